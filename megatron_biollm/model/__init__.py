@@ -1,0 +1,1 @@
+"""What the network is: sizes, layers, parameters. No degrees, no ranks."""
