@@ -1,0 +1,47 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "megatron_biollm/__init__.py").read_text())[1]
+README = HERE / "README.md"
+
+setup(
+    name="megatron_biollm",
+    version=VERSION,
+    description="Pretraining, alignment and export of biomedical language models, on CPU or CUDA",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["megatron_biollm", "megatron_biollm.*"]),
+    package_data={"megatron_biollm": ["model/presets/*.yaml"]},
+    python_requires=">=3.11",
+    install_requires=[
+        # 0.17 and later need Python 3.12; both ends of the range are tested.
+        "megatron-core>=0.16.1,<0.20",
+        "torch>=2.6,<3",
+        "transformers>=5.0",
+        "tokenizers>=0.22",
+        "sentencepiece>=0.2",
+        "safetensors>=0.5",
+        "omegaconf>=2.3",
+        "pyyaml>=6",
+        "numpy>=1.26",
+        # megatron-core's asynchronous checkpoint writer imports it without declaring it.
+        "psutil>=5.9",
+        "tqdm>=4.66",
+        "tensorboard>=2.16",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        # Used when present and never needed. They compile against CUDA, and the `apex` of the
+        # package index is an unrelated project, so NVIDIA's apex is built from its source.
+        "cuda": ["transformer-engine[pytorch]>=2.0", "flash-attn>=2.7"],
+        "corpus": [],
+        "eval": [],
+        "feedback": [],
+        "dev": ["pytest>=8", "ruff>=0.9"],
+    },
+)
