@@ -1,0 +1,58 @@
+import gzip
+import json
+
+import pytest
+
+from megatron_biollm.config import UserError
+from megatron_biollm.corpus.read import find_files, read_corpus
+from megatron_biollm.corpus.report import CorpusReport
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.jsonl").write_text('{"text": "b"}\n')
+    (tmp_path / "sub" / "c.txt").write_text("c")
+    (tmp_path / "a.csv.gz").write_bytes(b"")
+    (tmp_path / "notes.PubTator.txt.gz").write_bytes(b"")
+    (tmp_path / ".hidden.txt").write_text("h")
+    with gzip.open(tmp_path / "d.jsonl.gz", "wt") as file:
+        file.write('{"text": "d"}\n')
+    return tmp_path
+
+
+def test_files_of_other_kinds_are_named_and_passed_over(folder):
+    report = CorpusReport()
+    assert [d.text for d in read_corpus([folder], report)] == ["b", "d", "c"]
+    assert [f.path for f in report.passed_over] == [
+        str(folder / "a.csv.gz"),
+        str(folder / "notes.PubTator.txt.gz"),
+    ]
+    assert "a.csv.gz: not one of .jsonl" in report.to_text()
+    assert json.loads(json.dumps(report.to_dict()))["totals"]["documents"] == 3
+
+
+def test_a_file_named_twice_is_read_once(folder):
+    assert find_files([folder / "b.jsonl", folder]).count(folder / "b.jsonl") == 1
+
+
+def test_the_first_record_of_a_pmid_stays_and_the_others_are_counted(tmp_path):
+    xml = (
+        "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>"
+        "{}</ArticleTitle></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>"
+    )
+    (tmp_path / "a.xml").write_text(xml.format("first"))
+    (tmp_path / "b.xml").write_text(xml.format("second"))
+    report = CorpusReport()
+    assert [d.text for d in read_corpus([tmp_path], report)] == ["first"]
+    assert [f.duplicates for f in report.files] == [0, 1]
+
+
+def test_a_path_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere does not exist; give files"):
+        list(read_corpus([tmp_path / "nowhere"], CorpusReport()))
+
+
+def test_an_unknown_way_to_split_text_is_refused(folder):
+    with pytest.raises(UserError, match="'page'.*'blank_line'"):
+        list(read_corpus([folder], CorpusReport(), text_documents="page"))
