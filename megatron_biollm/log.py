@@ -217,6 +217,9 @@ class LoggingConfig:
     tensorboard: bool = option(True, "write run_dir/tensorboard, where tensorboard is installed")
     wandb_project: Optional[str] = option(None, "Weights & Biases project; none sends nothing")
     wandb_name: Optional[str] = option(None, "name of the W&B run; the run folder's name if none")
+    peak_tflops: Optional[float] = option(
+        None, "TFLOP/s of one device at best, for MFU; known GPUs and the CPU need none"
+    )
 
     def __post_init__(self) -> None:
         if self.log_interval < 1:
