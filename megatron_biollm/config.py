@@ -16,8 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
 
+
 class UserError(ValueError):
     """Bad input: the message gives the value, the rule it breaks and the remedy."""
+
 
 def option(default: Any, help: str) -> Any:
     """A dataclass field with its default and the line that `--help` shows for it."""
@@ -26,10 +28,12 @@ def option(default: Any, help: str) -> Any:
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
+
 def section(cls: type, help: str) -> Any:
     """A dataclass field that holds a nested section of type `cls`."""
     # No default object: its rules would be checked before a file or an override filled it.
     return dataclasses.field(default=MISSING, metadata={"help": help, "section": cls})
+
 
 def load_config(cls: type[T], path: str | Path | None = None, overrides: Iterable[str] = ()) -> T:
     """Builds `cls` from its defaults, a YAML file and dotted overrides, in that order.
@@ -61,9 +65,11 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: Iterabl
         raise UserError(_explain(error)) from error
     return _build(cls, values)
 
+
 def dump_config(config: Any) -> str:
     """The configuration as YAML that `load_config` reads back to an equal object."""
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+
 
 def help_text(cls: type, prefix: str = "") -> str:
     """One line per field: dotted name, type, default and meaning."""
@@ -76,6 +82,7 @@ def help_text(cls: type, prefix: str = "") -> str:
         lines.append(f"  {name:<48} {text} [{_type_name(field.type)}, default {_default(field)}]")
     return "\n".join(lines)
 
+
 def _read_yaml(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
@@ -87,6 +94,7 @@ def _read_yaml(path: str | Path) -> Any:
     if not OmegaConf.is_dict(loaded):
         raise UserError(f"config file {path} must hold sections (key: value), not a list or text")
     return loaded
+
 
 def _empty_sections(cls: type) -> dict[str, Any]:
     fields = dataclasses.fields(cls)
@@ -119,20 +127,24 @@ def _check_keys(cls: type, given: Any, prefix: str) -> None:
         if dataclasses.is_dataclass(known[key].type):
             _check_keys(known[key].type, value, prefix=f"{prefix}{key}.")
 
+
 def _unknown_key(cls: type, full: str, key: str, prefix: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     remedy = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
     return f"unknown config key {full}: {remedy} (--help lists every field)"
+
 
 def _explain(error: OmegaConfBaseException) -> str:
     key = getattr(error, "full_key", None) or "config"
     message = str(error.msg if getattr(error, "msg", None) else error).splitlines()[0]
     return f"{key}: {message} (--help lists every field with its type)"
 
+
 def _type_name(annotation: Any) -> str:
     if typing.get_origin(annotation) is None:
         return getattr(annotation, "__name__", str(annotation))
     return str(annotation).replace("typing.", "")
+
 
 def _default(field: dataclasses.Field) -> str:
     if field.default is not dataclasses.MISSING:

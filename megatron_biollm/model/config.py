@@ -79,8 +79,13 @@ class ModelConfig:
                 setattr(self, field.name, preset[field.name])
 
     def _check_present(self) -> None:
-        for name in ("num_layers", "hidden_size", "num_attention_heads", "ffn_hidden_size",
-                     "seq_length"):
+        for name in (
+            "num_layers",
+            "hidden_size",
+            "num_attention_heads",
+            "ffn_hidden_size",
+            "seq_length",
+        ):
             value = getattr(self, name)
             if value is None:
                 raise UserError(f"model.{name} is not set; set it, or choose a model.preset")

@@ -1,0 +1,137 @@
+"""The device of a run, chosen once: CUDA with NCCL, or CPU with gloo."""
+
+import contextlib
+import ctypes
+import os
+import random
+import resource
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ContextManager
+
+import numpy
+import torch
+import torch.distributed
+
+from megatron_biollm.config import UserError
+
+# Dense bf16 and fp32 (without TF32) TFLOP/s of the data sheets, SXM parts unless named.
+# Longest match wins: "H100 PCIe" before "H100".
+PEAK_TFLOPS = {
+    "A100": (312.0, 19.5),
+    "A800": (312.0, 19.5),
+    "H100": (989.4, 66.9),
+    "H100 PCIe": (756.0, 51.2),
+    "H800": (989.4, 66.9),
+    "H200": (989.4, 66.9),
+    "GH200": (989.4, 66.9),
+    "B200": (2250.0, 75.0),
+    "L40S": (362.0, 91.6),
+    "RTX 4090": (165.2, 82.6),
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where tensors live and how ranks talk.
+
+    Attributes:
+        kind: "cpu" or "cuda".
+        backend: "gloo" or "nccl".
+        torch_device: this process's device.
+        reason: why this device was chosen, for the log.
+    """
+
+    kind: str
+    backend: str
+    torch_device: torch.device
+    reason: str
+
+    def core_context(self) -> ContextManager[None]:
+        """What must surround every use of megatron-core; does nothing where a GPU is used."""
+        if self.kind == "cuda":
+            return contextlib.nullcontext()
+        from megatron_biollm.device.cpu import cuda_answered_by_cpu
+
+        return cuda_answered_by_cpu()
+
+    def init_distributed(self, timeout_minutes: int) -> None:
+        """Joins the process group that torchrun describes; without torchrun, a world of one."""
+        timeout = timedelta(minutes=timeout_minutes)
+        if self.kind == "cuda":
+            torch.cuda.set_device(self.torch_device)
+        if "RANK" in os.environ:
+            torch.distributed.init_process_group(self.backend, timeout=timeout)
+            return
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(
+            self.backend, store=store, rank=0, world_size=1, timeout=timeout
+        )
+
+    def synchronize(self) -> None:
+        """Waits until every operation queued on the device has finished."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_memory_bytes(self) -> int:
+        """Largest memory held so far: allocated CUDA memory, or resident memory on the CPU."""
+        if self.kind == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def peak_tflops(self, bf16: bool) -> tuple[float, str]:
+        """Peak TFLOP/s of one device in the run's precision, and where the number is from."""
+        if self.kind == "cpu":
+            return _measured_tflops(), f"measured fp32 matmul, {torch.get_num_threads()} threads"
+        name = torch.cuda.get_device_name()
+        known = max((key for key in PEAK_TFLOPS if key in name), key=len, default=None)
+        if known is None:
+            return 0.0, f"unknown GPU {name}; set logging.peak_tflops"
+        return PEAK_TFLOPS[known][0 if bf16 else 1], f"data sheet of {known}, dense"
+
+    def release_free_memory(self) -> None:
+        """Gives memory of freed tensors back to the device or the operating system."""
+        if self.kind == "cuda":
+            torch.cuda.empty_cache()
+            return
+        with contextlib.suppress(OSError, AttributeError):  # not glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def select_device(name: str) -> Device:
+    """Chooses the device by name: `cpu`, `cuda`, or `auto` (CUDA where there is a GPU).
+
+    Raises:
+        UserError: unknown name, or CUDA asked for where torch finds no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"training.device={name} is unknown; choose auto, cpu or cuda")
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise UserError(
+            f"training.device=cuda, but torch {torch.__version__} finds no GPU; use "
+            f"training.device=cpu, or install a CUDA build of torch and check nvidia-smi"
+        )
+    reason = f"training.device={name}" + ("" if name != "auto" else f", GPU found: {found}")
+    if name == "cpu" or not found:
+        return Device("cpu", "gloo", torch.device("cpu"), reason)
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    return Device("cuda", "nccl", torch.device("cuda", local_rank), reason)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch; the tensor-parallel generators are core's own."""
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _measured_tflops(size: int = 1024, seconds: float = 0.2) -> float:
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best, start = float("inf"), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        begin = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best / 1e12

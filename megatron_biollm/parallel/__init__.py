@@ -1,0 +1,1 @@
+"""How the model lies on ranks: degrees, process groups, model chunks."""

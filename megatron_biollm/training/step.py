@@ -1,0 +1,197 @@
+"""One optimizer step: forward, backward, clip, update; and one forward-only pass."""
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Callable, Iterable, Iterator
+
+import torch
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
+
+from megatron_biollm.parallel.parallelize import ParallelModel
+from megatron_biollm.training.loss import summed_loss
+
+Batch = dict[str, torch.Tensor]
+MODEL_INPUTS = ("tokens", "labels", "loss_mask", "position_ids")
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the gradient norm is NaN or infinite; nothing was updated with it."""
+
+
+@dataclass
+class StepResult:
+    """Attributes:
+    loss: mean over the tokens that count, of the whole global batch.
+    tokens: tokens that count.
+    grad_norm: global norm before clipping.
+    learning_rate: that the update used.
+    batch_hash: of the global batch, the same in every layout.
+    """
+
+    loss: float
+    tokens: int
+    grad_norm: float
+    learning_rate: float
+    batch_hash: int
+
+
+@dataclass
+class Trainer:
+    """What a step needs; the same for pretraining and every fine-tuning recipe.
+
+    Attributes:
+        model: trainable chunks of this rank.
+        optimizer: core's optimizer.
+        scheduler: core's learning-rate schedule.
+        seq_length: tokens per sequence.
+        micro_batch_size: sequences per forward pass.
+        packed: documents of a sequence do not see each other; position ids restart at each.
+    """
+
+    model: ParallelModel
+    optimizer: MegatronOptimizer
+    scheduler: OptimizerParamScheduler
+    seq_length: int
+    micro_batch_size: int
+    packed: bool = False
+
+    def train_step(self, batches: Iterator[Batch], num_microbatches: int) -> StepResult:
+        """Trains on the next `num_microbatches` of this rank.
+
+        Raises:
+            NonFiniteLoss: before the update, on every rank at once.
+        """
+        for chunk in self.model.chunks:
+            chunk.train()
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        taken = list(itertools.islice(batches, num_microbatches))
+        loss, tokens = self._run(taken, forward_only=False)
+        if not loss - loss == 0.0:  # NaN and infinity differ from themselves
+            raise NonFiniteLoss(f"the loss is {loss}")
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        updated, grad_norm, _ = self.optimizer.step()
+        if not updated or not grad_norm - grad_norm == 0.0:
+            raise NonFiniteLoss(f"the gradient norm is {grad_norm}")
+        self.scheduler.step(1)
+        return StepResult(
+            loss, tokens, float(grad_norm), learning_rate, self._global_hash(taken)
+        )
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterator[Batch], num_microbatches: int) -> float:
+        """Mean loss per token over the next `num_microbatches` of every data-parallel rank."""
+        for chunk in self.model.chunks:
+            chunk.eval()
+        taken = list(itertools.islice(batches, num_microbatches))
+        return self._run(taken, forward_only=True)[0]
+
+    def _run(self, batches: list[Batch], forward_only: bool) -> tuple[float, int]:
+        model = self.model
+        # Packed documents are one long sequence to core, which wants a batch of one for them.
+        rows = 1 if self.packed else self.micro_batch_size
+        columns = self.seq_length * (self.micro_batch_size if self.packed else 1)
+        outputs = get_forward_backward_func()(
+            forward_step_func=partial(forward_step, packed=self.packed, groups=model.groups),
+            # The interleaved schedule asks every chunk for each micro-batch, in its own time.
+            data_iterator=[iter(batches) for _ in model.chunks],
+            model=model.chunks,
+            num_microbatches=len(batches),
+            seq_length=columns,
+            micro_batch_size=rows,
+            forward_only=forward_only,
+            p2p_communicator=P2PCommunicator(model.groups.pp, model.config),
+            pg_collection=model.groups,
+        )
+        return self._global_mean(outputs)
+
+    def _global_hash(self, batches: list[Batch]) -> int:
+        device = next(self.model.chunks[0].parameters()).device
+        mine = torch.tensor(batch_hash(batches), dtype=torch.int64, device=device)
+        torch.distributed.all_reduce(mine, group=self.model.groups.dp)
+        return mine.item() % 2**63
+
+    def _global_mean(self, outputs: list[dict[str, torch.Tensor]]) -> tuple[float, int]:
+        groups, device = self.model.groups, next(self.model.chunks[0].parameters()).device
+        total = torch.zeros(2, dtype=torch.float64, device=device)
+        for output in outputs:
+            total += output["loss_and_tokens"]
+        torch.distributed.all_reduce(total, group=groups.dp_cp)
+        last = torch.distributed.get_process_group_ranks(groups.pp)[-1]
+        torch.distributed.broadcast(total, src=last, group=groups.pp)
+        loss, tokens = total.tolist()
+        return loss / max(tokens, 1.0), int(tokens)
+
+
+def forward_step(
+    batches: Iterator[Batch], chunk: torch.nn.Module, packed: bool, groups: Any
+) -> tuple[torch.Tensor, Callable]:
+    """One micro-batch through one model chunk, as core's schedules call it."""
+    device, whole = next(chunk.parameters()).device, next(batches)
+    batch = {name: whole[name].to(device, non_blocking=True) for name in MODEL_INPUTS}
+    extra = {}
+    if packed:
+        batch, extra["packed_seq_params"] = pack(batch)
+    batch = on_this_context_rank(batch, groups.cp.rank(), groups.cp.size())
+    token_loss = chunk(
+        batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
+    )
+    return token_loss, partial(summed_loss, loss_mask=batch["loss_mask"])
+
+
+def pack(batch: Batch) -> tuple[Batch, PackedSeqParams]:
+    """Joins the rows to one sequence of documents; each starts where its position id is 0.
+
+    Args:
+        batch: [b, s] tensors.
+
+    Returns:
+        [1, b*s] tensors and the boundaries of the documents.
+    """
+    flat = {name: value.reshape(1, -1) for name, value in batch.items()}
+    starts = (flat["position_ids"][0] == 0).nonzero()[:, 0]
+    end = starts.new_tensor([flat["tokens"].shape[1]])
+    boundaries = torch.cat((starts, end)).to(torch.int32)
+    longest = int(boundaries.diff().max())
+    return flat, PackedSeqParams(
+        qkv_format="thd",
+        cu_seqlens_q=boundaries,
+        cu_seqlens_kv=boundaries,
+        max_seqlen_q=longest,
+        max_seqlen_kv=longest,
+    )
+
+
+def on_this_context_rank(batch: Batch, rank: int, size: int) -> Batch:
+    """Keeps chunks `rank` and `2 * size - 1 - rank` of 2 * size along the sequence.
+
+    Core has the same function, with signatures that differ over the supported range.
+
+    Args:
+        batch: [b, s] tensors; s divides by 2 * size.
+        rank: of this process in the context-parallel group.
+        size: of that group.
+    """
+    if size == 1:
+        return batch
+    kept = {}
+    for name, value in batch.items():
+        chunks = value.chunk(2 * size, dim=1)
+        kept[name] = torch.cat((chunks[rank], chunks[2 * size - 1 - rank]), dim=1)
+    return kept
+
+
+def batch_hash(batches: Iterable[Batch]) -> int:
+    """Sum modulo 2**63 of the hashes of the sequences: the same for every layout and order."""
+    total = 0
+    for batch in batches:
+        for row in batch["tokens"]:
+            digest = hashlib.blake2b(row.numpy().tobytes(), digest_size=8).digest()
+            total += int.from_bytes(digest, "big")
+    return total % 2**63
