@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ def run_tool(main: Callable[[], int | None]) -> int:
     0 or what ``main`` returns; 2 for a UserError, shown as one ``error:`` message; 130 when
     interrupted from the keyboard; 1 for anything else, with its traceback.
     """
+    _hush_known_warnings()
     try:
         return main() or 0
     except UserError as error:
@@ -103,6 +105,16 @@ def run_tool(main: Callable[[], int | None]) -> int:
         traceback.print_exc()
         _to_rank_file(traceback.format_exc())
         return 1
+
+
+def _hush_known_warnings() -> None:
+    """Silences what megatron-core says once per module and process where its optional kernels are
+    absent; a run names the layers it uses itself. Processes started by the tool are quiet too."""
+    message = "Transformer Engine and Apex are not installed"
+    warnings.filterwarnings("ignore", message=message)
+    inherited = os.environ.get("PYTHONWARNINGS", "")
+    if message not in inherited:
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [inherited, f"ignore:{message}"]))
 
 
 def _to_rank_file(text: str) -> None:

@@ -117,6 +117,21 @@ class TestRunTool:
         assert run_tool(main) == 130
         assert capsys.readouterr().err == "interrupted\n"
 
+    def test_missing_kernels_are_no_warning_in_the_tool_and_in_the_processes_it_starts(self):
+        done = run_python("""
+            import subprocess, sys, warnings
+            from megatron_biollm.log import run_tool
+            code = "import warnings; warnings.warn('Transformer Engine and Apex are not installed')"
+            def main():
+                exec(code)
+                warnings.warn("something else")
+                subprocess.run([sys.executable, "-c", code], check=True)
+            sys.exit(run_tool(main))
+        """)
+        assert done.returncode == 0
+        assert "something else" in done.stderr
+        assert "Apex" not in done.stderr
+
     def test_ranks_that_fail_alike_before_they_are_connected_speak_once(self, capsys, monkeypatch):
         def main():
             raise UserError("no")

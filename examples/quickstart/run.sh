@@ -18,6 +18,8 @@ tools=$here/../../tools
 
 # Four processes on a few cores: one thread each is fastest.
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+# megatron-core says so several times in each process; the run's log names the layers in use.
+export PYTHONWARNINGS="ignore:Transformer Engine and Apex are not installed"
 
 step=0
 say() {
