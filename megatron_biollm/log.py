@@ -146,6 +146,7 @@ class Progress:
     ``every_s`` seconds and one at the end, so that no log fills with bars.
 
     total: number of units, or None when unknown. initial: units done by an earlier run.
+    unit: what is counted; "B" counts bytes and shows kB, MB, GB.
     enabled: False says nothing at all (ranks other than the one that speaks).
     """
 
@@ -166,12 +167,12 @@ class Progress:
         self.bar = tqdm(
             total=total,
             desc=description,
-            unit=unit,
+            unit=unit if unit == "B" else f" {unit}",
             initial=initial,
             file=self.stream if self.on_terminal else _Nowhere(),
             disable=not enabled,
             dynamic_ncols=self.on_terminal,
-            unit_scale=total is None or total >= 1_000_000,
+            unit_scale=unit == "B",
             mininterval=0.2,
         )
 

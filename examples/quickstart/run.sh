@@ -35,15 +35,17 @@ fi
 mkdir -p "$work" && touch "$work/.quickstart"
 
 if [ -n "$corpus" ]; then
+  vocab_size=4096
   say "reading $corpus"
   python "$tools/read_corpus.py" --input "$corpus" --output "$work/corpus.jsonl"
 else
+  vocab_size=2048
   say "writing a sample corpus of invented abstracts"
   python "$here/make_corpus.py" "$work/corpus.jsonl"
 fi
 
 say "training a tokenizer on it"
-python "$tools/train_tokenizer.py" --input "$work/corpus.jsonl" --vocab-size 4096 \
+python "$tools/train_tokenizer.py" --input "$work/corpus.jsonl" --vocab-size $vocab_size \
   --output "$work/tokenizer"
 
 say "encoding the text into indexed binaries"
