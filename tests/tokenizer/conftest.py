@@ -21,7 +21,7 @@ def texts():
 
     def sentence():
         chosen = " ".join(dice.choice(words) for _ in range(12))
-        return f"{chosen} of the patients ({dice.randrange(1000) / 10}%, n = {dice.randrange(500)})."
+        return f"{chosen} of the patients ({dice.randrange(999) / 10}%, n = {dice.randrange(99)})."
 
     return [f"{sentence()}\n\nRESULTS: {sentence()} {sentence()}" for _ in range(150)]
 
