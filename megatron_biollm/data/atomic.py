@@ -1,0 +1,87 @@
+"""Files and folders that appear complete or not at all."""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from megatron_biollm.config import UserError
+
+# EFBIG: a limit on file size (ulimit -f) ends a write as a full disk does.
+_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "quota is used up", errno.EFBIG: "size limit"}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | Path, remedy: str) -> Iterator[None]:
+    """Turns a full disk or a refused write below `path` into a UserError that ends in `remedy`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UserError(
+                f"cannot write {path}: the disk {_FULL[error.errno]} "
+                f"({os.strerror(error.errno)}); nothing was kept, {remedy}"
+            ) from error
+        if error.errno in _CLOSED:
+            raise UserError(
+                f"cannot write {path}: {os.strerror(error.errno)}; the folder must be writable, "
+                f"{remedy}"
+            ) from error
+        raise
+
+
+def temporary_name(path: str | Path) -> Path:
+    """A hidden name of this process beside `path`, so that a rename stays on one file system."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def sync_file(path: str | Path) -> None:
+    """Has the file's bytes on disk before its name can point to them."""
+    with Path(path).open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as JSON in one step: a reader sees the old file or the new one."""
+    temporary = temporary_name(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        sync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path` at the end of the `with`.
+
+    Of several processes that make the same folder at once the first one wins and the others
+    discard theirs, so the contents must depend on the name alone. After an error nothing is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            sync_file(file)
+        _rename_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename_folder(temporary: Path, path: Path) -> None:
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
