@@ -1,0 +1,1 @@
+"""State to disk: save, load into any layout, keep, verify, stream."""

@@ -1,0 +1,1 @@
+"""Where rooms meet: each recipe is one way to train."""

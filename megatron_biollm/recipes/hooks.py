@@ -1,0 +1,138 @@
+"""What happens after a step: log, validate, save, profile."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from megatron_biollm.checkpoint.sharded import Checkpointer
+from megatron_biollm.device.runtime import Device
+from megatron_biollm.log import MetricsLogger, get_logger
+from megatron_biollm.training.config import TrainingConfig
+from megatron_biollm.training.state import TrainState
+from megatron_biollm.training.step import Batch, Trainer
+from megatron_biollm.training.throughput import Throughput
+
+Row = dict[str, Any]
+logger = get_logger(__name__)
+
+
+class LogMetrics:
+    """Writes a row and a line every `interval` steps, with speed averaged over them."""
+
+    def __init__(
+        self,
+        metrics: MetricsLogger,
+        throughput: Throughput,
+        device: Device,
+        interval: int,
+        last_step: int,
+        layout: str,
+    ) -> None:
+        self.metrics, self.throughput, self.device = metrics, throughput, device
+        self.interval, self.last_step, self.layout = interval, last_step, layout
+        self.tokens_before: Optional[int] = None
+        self.seconds, self.steps = 0.0, 0
+
+    def __call__(self, state: TrainState, row: Row) -> None:
+        self.seconds += row["step_time_s"]
+        self.steps += 1
+        # A validated step is logged in any case, so that its loss is not lost.
+        if state.step % self.interval and state.step != self.last_step and (
+            "validation_loss" not in row
+        ):
+            return
+        tokens = state.consumed_tokens - (self.tokens_before or 0)
+        row |= self.throughput.row(
+            tokens, self.seconds, self.steps, self.device.peak_memory_bytes()
+        )
+        self.metrics.log({**row, "layout": self.layout})
+        logger.info(_line(row, self.last_step))
+        self.start_from(state)
+
+    def start_from(self, state: TrainState) -> None:
+        """Begins a new interval after `state`."""
+        self.tokens_before, self.seconds, self.steps = state.consumed_tokens, 0.0, 0
+
+
+class Validate:
+    """Adds `validation_loss` every `eval_interval` steps, always over the same samples."""
+
+    def __init__(
+        self, trainer: Trainer, config: TrainingConfig, batches: Callable[[], Iterator[Batch]]
+    ) -> None:
+        self.trainer, self.config, self.batches = trainer, config, batches
+
+    def __call__(self, state: TrainState, row: Row) -> None:
+        last = state.step == self.config.train_iters
+        if state.step % self.config.eval_interval and not last:
+            return
+        config = self.config
+        per_rank = config.global_batch_size // (
+            config.micro_batch_size * self.trainer.model.groups.dp.size()
+        )
+        row["validation_loss"] = self.trainer.evaluate(
+            self.batches(), per_rank * config.eval_iters
+        )
+
+
+class SaveCheckpoints:
+    """Saves every `interval` steps, and moves a background save on after every step."""
+
+    def __init__(self, checkpointer: Checkpointer, interval: int) -> None:
+        self.checkpointer, self.interval = checkpointer, interval
+
+    def __call__(self, state: TrainState, row: Row) -> None:
+        self.checkpointer.poll()
+        if self.interval and state.step % self.interval == 0:
+            self.checkpointer.save(state)
+
+
+class Profile:
+    """Torch profiler over chosen steps, one trace per chosen rank in `logs/`."""
+
+    def __init__(self, config: TrainingConfig, folder: Path, device: Device) -> None:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if device.kind == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        self.first, self.last = config.profile_step_start, config.profile_step_end
+        self.path = folder / f"trace_rank_{torch.distributed.get_rank():05d}.json"
+        self.profiler = torch.profiler.profile(activities=activities)
+
+    def __call__(self, state: TrainState, row: Row) -> None:
+        if state.step == self.first - 1:
+            self.profiler.start()
+        if state.step == self.last:
+            self.profiler.stop()
+            self.profiler.export_chrome_trace(str(self.path))
+            logger.info("profile of steps %d to %d: %s", self.first, self.last, self.path)
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Logs how long the block took."""
+    start = time.perf_counter()
+    yield
+    logger.info("%s: %.1f s", what, time.perf_counter() - start)
+
+
+def _line(row: Row, last_step: int) -> str:
+    """One console line per logged step."""
+    left = timedelta(seconds=round(row["step_time_s"] * (last_step - row["step"])))
+    parts = [
+        f"step {row['step']}/{last_step}",
+        f"loss {row['loss']:.4f}",
+        f"validation {row['validation_loss']:.4f}" if "validation_loss" in row else "",
+        f"lr {row['learning_rate']:.2e}",
+        f"grad norm {row['grad_norm']:.3f}",
+        f"{row['tokens_per_second']:,.0f} tokens/s",
+        f"{row['tflops_per_device']:.3g} TFLOP/s",
+        f"MFU {row['mfu']:.1%}" if row["mfu"] is not None else "",
+        f"{row['peak_memory_gb']:.2f} GB",
+        f"ETA {left}",
+    ]
+    return " | ".join(part for part in parts if part)

@@ -1,0 +1,308 @@
+"""Pretraining: causal language modelling on indexed corpora, in any layout, on CPU or CUDA."""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from megatron_biollm.checkpoint.sharded import Checkpointer
+from megatron_biollm.checkpoint.verify import MARKER
+from megatron_biollm.config import UserError, dump_config
+from megatron_biollm.data.sampler import micro_batches
+from megatron_biollm.data.sidecar import check_tokenizer, check_vocabulary
+from megatron_biollm.data.stream import Datasets, build_datasets, ensure_index
+from megatron_biollm.device.runtime import Device, seed_everything, select_device
+from megatron_biollm.log import MetricsLogger, close_logging, get_logger, setup_logging
+from megatron_biollm.model.flops import describe_flops, flops_per_token
+from megatron_biollm.parallel.parallelize import ParallelModel, parallelize
+from megatron_biollm.parallel.process_groups import (
+    control_group,
+    create_process_groups,
+    destroy_process_groups,
+)
+from megatron_biollm.recipes.hooks import (
+    LogMetrics,
+    Profile,
+    SaveCheckpoints,
+    Validate,
+    timed,
+)
+from megatron_biollm.recipes.run_config import RunConfig
+from megatron_biollm.tokenizer.manifest import MANIFEST_FILE, TokenizerManifest, save_tokenizer
+from megatron_biollm.tokenizer.tokenizer import Tokenizer, build_tokenizer
+from megatron_biollm.training.loop import Hook, train
+from megatron_biollm.training.optimizer import (
+    build_optimizer,
+    build_scheduler,
+    group_step_adam,
+)
+from megatron_biollm.training.state import TrainState
+from megatron_biollm.training.step import NonFiniteLoss, Trainer
+from megatron_biollm.training.throughput import Throughput
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class Run:
+    """What every part of the recipe needs.
+
+    Attributes:
+        config: resolved, vocabulary size included.
+        device: of this process.
+        control: gloo group of all ranks.
+        tokenizer: of the run.
+        manifest: the tokenizer's contract with data and checkpoints.
+    """
+
+    config: RunConfig
+    device: Device
+    control: torch.distributed.ProcessGroup
+    tokenizer: Tokenizer
+    manifest: TokenizerManifest
+
+
+def pretrain(config: RunConfig) -> TrainState:
+    """Trains, from the newest good checkpoint of `run_dir` if there is one.
+
+    Returns:
+        How far the run has come.
+
+    Raises:
+        UserError: anything in the configuration, the data or a checkpoint that a user can mend.
+    """
+    device = select_device(config.training.device)
+    config.check_world(int(os.environ.get("WORLD_SIZE", 1)))
+    tokenizer, manifest = load_run_tokenizer(config)
+    with device.core_context(), group_step_adam(), distributed(config, device) as control:
+        run = Run(config, device, control, tokenizer, manifest)
+        datasets = open_data(run)
+        model = build_model(run)
+        trainer, checkpointer = build_trainer(run, model)
+        state = restore(run, checkpointer, trainer)
+        hooks, close = build_hooks(run, trainer, checkpointer, datasets, state)
+        batches = _batches(run, model, datasets.train, state.consumed_samples)
+        with contextlib.closing(close):
+            try:
+                train(trainer, state, config.training, batches, hooks)
+            except NonFiniteLoss as error:
+                checkpointer.finish()
+                raise UserError(str(error)) from error
+        checkpointer.save(state)
+        checkpointer.finish()
+        return state
+
+
+def load_run_tokenizer(config: RunConfig) -> tuple[Tokenizer, TokenizerManifest]:
+    """The run's tokenizer; the model takes its vocabulary size, the data must have been made by it.
+
+    Raises:
+        UserError: no tokenizer, or one that does not match the model or the data.
+    """
+    tokenizer = build_tokenizer(config.tokenizer)
+    config.set_vocab_size(tokenizer.vocab_size, f"the tokenizer {tokenizer.name}")
+    multiple = config.model.make_vocab_size_divisible_by
+    manifest = TokenizerManifest.from_tokenizer(tokenizer, multiple)
+    check_tokenizer(config.data.prefixes(), manifest)
+    check_vocabulary(config.data.prefixes(), tokenizer.vocab_size)
+    return tokenizer, manifest
+
+
+@contextlib.contextmanager
+def distributed(
+    config: RunConfig, device: Device
+) -> Iterator[torch.distributed.ProcessGroup]:
+    """Joins the world, opens the run folder and the logs; leaves and closes them at the end."""
+    timeout = config.parallel.distributed_timeout_minutes
+    device.init_distributed(timeout)
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    setup_logging(rank, world, config.run_path / "logs")
+    seed_everything(config.training.seed)
+    try:
+        if rank == 0:
+            _atomic_text(config.run_path / "config.yaml", dump_config(config))
+            _atomic_text(config.run_path / "versions.json", json.dumps(versions(), indent=1))
+        yield control_group(timeout)
+    finally:
+        destroy_process_groups()
+        close_logging()
+
+
+def open_data(run: Run) -> Datasets:
+    """Opens the corpora; rank 0 builds the sample index if `tools/build_index.py` has not."""
+    config = run.config
+    data, sizes, seed = config.data, config.model, config.training.seed
+    samples = config.training.train_iters * config.training.global_batch_size
+    if torch.distributed.get_rank() == 0:
+        ensure_index(data, sizes.seq_length, seed, samples)
+    torch.distributed.barrier(group=run.control)
+    return build_datasets(data, sizes.seq_length, seed, run.tokenizer.eod)
+
+
+def build_model(run: Run) -> ParallelModel:
+    """Makes the process groups and this rank's model chunks."""
+    config = run.config
+    groups = create_process_groups(config.parallel)
+    with timed("built the model"):
+        model = parallelize(
+            config.model,
+            config.parallel,
+            run.device,
+            groups,
+            bf16=config.training.bf16,
+            seed=config.training.seed,
+        )
+    logger.info(
+        "device %s (%s); layers %s (%s); %s x DP%d",
+        run.device.kind,
+        run.device.reason,
+        *model.transformer_impl,
+        config.parallel.describe(),
+        groups.dp.size(),
+    )
+    return model
+
+
+def build_trainer(run: Run, model: ParallelModel) -> tuple[Trainer, Checkpointer]:
+    """The step and the checkpoints over one model."""
+    config = run.config
+    optimizer = build_optimizer(
+        model, config.optimizer, config.parallel.use_distributed_optimizer
+    )
+    scheduler = build_scheduler(optimizer, config.optimizer, config.training.train_iters)
+    trainer = Trainer(
+        model,
+        optimizer,
+        scheduler,
+        config.model.seq_length,
+        config.training.micro_batch_size,
+        packed=config.data.reset_attention_mask,
+    )
+    checkpointer = Checkpointer(
+        config.checkpoints,
+        config.checkpoint,
+        model,
+        optimizer,
+        run.control,
+        write_sidecars=partial(write_sidecars, run),
+        check_sidecars=partial(check_sidecars, run),
+    )
+    return trainer, checkpointer
+
+
+def restore(run: Run, checkpointer: Checkpointer, trainer: Trainer) -> TrainState:
+    """Goes on from the run's newest good checkpoint, else from `checkpoint.load`, else from 0."""
+    options = run.config.checkpoint
+    state = checkpointer.load_newest()
+    if state is None and options.load is not None:
+        state = checkpointer.load_from(Path(options.load), options.load_optimizer)
+    state = state or TrainState()
+    # The schedule is a function of the step alone.
+    trainer.scheduler.step(state.step)
+    logger.info("starting after step %d (%d samples)", state.step, state.consumed_samples)
+    return state
+
+
+def build_hooks(
+    run: Run,
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    datasets: Datasets,
+    state: TrainState,
+) -> tuple[list[Hook], MetricsLogger]:
+    """What happens after each step, in order, and the metrics to close at the end."""
+    config, training = run.config, run.config.training
+    metrics = MetricsLogger(
+        config.run_path, config.logging, state.step, torch.distributed.get_rank()
+    )
+    log = LogMetrics(
+        metrics,
+        _throughput(run),
+        run.device,
+        config.logging.log_interval,
+        training.train_iters,
+        f"{config.parallel.describe()} x DP{trainer.model.groups.dp.size()}",
+    )
+    log.start_from(state)
+    hooks: list[Hook] = []
+    if training.eval_interval and datasets.valid is not None:
+        valid = partial(_batches, run, trainer.model, datasets.valid, 0, num_workers=0)
+        hooks.append(Validate(trainer, training, valid))
+    hooks += [log, SaveCheckpoints(checkpointer, config.checkpoint.save_interval)]
+    profiled = training.profile_step_start is not None
+    if profiled and torch.distributed.get_rank() in training.profile_ranks:
+        hooks.append(Profile(training, config.run_path / "logs", run.device))
+    return hooks, metrics
+
+
+def write_sidecars(run: Run, folder: Path) -> None:
+    """Writes what a checkpoint must tell about itself: config, layout, tokenizer, versions."""
+    (folder / "config.yaml").write_text(dump_config(run.config))
+    layout = asdict(run.config.parallel) | {"world_size": torch.distributed.get_world_size()}
+    (folder / "layout.json").write_text(json.dumps(layout, indent=1) + "\n")
+    (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+    save_tokenizer(
+        run.tokenizer, folder / "tokenizer", run.config.model.make_vocab_size_divisible_by
+    )
+
+
+def check_sidecars(run: Run, folder: Path) -> None:
+    """Checks that a checkpoint was made with this run's tokenizer.
+
+    Raises:
+        UserError: naming both.
+    """
+    path = folder / "tokenizer" / MANIFEST_FILE
+    if path.is_file():
+        TokenizerManifest.read(path).check_same(
+            run.manifest, str(folder), "this run", padded=True
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"python": platform.python_version()}
+    for name in ("megatron_biollm", "megatron-core", "torch", "transformers",
+                 "transformer-engine", "flash-attn", "apex"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _throughput(run: Run) -> Throughput:
+    config = run.config
+    peak, source = run.device.peak_tflops(config.training.bf16)
+    if config.logging.peak_tflops is not None:
+        peak, source = config.logging.peak_tflops, "logging.peak_tflops"
+    throughput = Throughput(
+        flops_per_token(config.model), torch.distributed.get_world_size(), peak, source
+    )
+    logger.info("%s", describe_flops(config.model))
+    logger.info("%s", throughput.describe())
+    return throughput
+
+
+def _batches(run: Run, model: ParallelModel, stream, first: int, num_workers=None):
+    workers = run.config.data.num_workers if num_workers is None else num_workers
+    return micro_batches(
+        stream,
+        first,
+        run.config.training.micro_batch_size,
+        model.groups.dp.rank(),
+        model.groups.dp.size(),
+        workers,
+    )
+
+
+def _atomic_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

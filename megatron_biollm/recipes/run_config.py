@@ -1,0 +1,116 @@
+"""The configuration of a run: every room's section, and the rules that span rooms."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from megatron_biollm.checkpoint.config import CheckpointConfig
+from megatron_biollm.config import UserError, load_config, option, section
+from megatron_biollm.data.config import DataConfig
+from megatron_biollm.log import LoggingConfig
+from megatron_biollm.model.config import ModelConfig
+from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
+from megatron_biollm.tokenizer.tokenizer import TokenizerConfig
+from megatron_biollm.training.config import OptimizerConfig, TrainingConfig
+
+
+@dataclass
+class RunConfig:
+    """One run. Every rule is checked here, before any process group exists.
+
+    Raises:
+        UserError: sections that contradict each other.
+    """
+
+    run_dir: str = option("runs/run", "folder that holds everything the run writes")
+    model: ModelConfig = section(ModelConfig, "the network")
+    parallel: ParallelConfig = section(ParallelConfig, "how it lies on ranks")
+    data: DataConfig = section(DataConfig, "indexed corpora and their blend")
+    tokenizer: TokenizerConfig = section(TokenizerConfig, "text to ids")
+    optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW and its schedule")
+    training: TrainingConfig = section(TrainingConfig, "batches, length, precision, validation")
+    checkpoint: CheckpointConfig = section(CheckpointConfig, "saving and loading")
+    logging: LoggingConfig = section(LoggingConfig, "metrics besides metrics.jsonl")
+
+    def __post_init__(self) -> None:
+        check_model_fits_layout(self.model, self.parallel)
+        # Every data-parallel size from 1 up must work; the smallest is checked here already.
+        self.training.check_batches(data_parallel_size=1)
+        self._check_packing()
+        self._check_schedule()
+
+    @property
+    def run_path(self) -> Path:
+        """`run_dir` as a path."""
+        return Path(self.run_dir)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints lie."""
+        return self.run_path / "checkpoints"
+
+    def check_world(self, world_size: int) -> None:
+        """Checks what depends on the number of processes.
+
+        Raises:
+            UserError: the world does not fit the degrees, or the batches do not fit the world.
+        """
+        self.training.check_batches(self.parallel.data_parallel_size(world_size))
+        per_rank = self.training.global_batch_size // (
+            self.training.micro_batch_size * self.parallel.data_parallel_size(world_size)
+        )
+        pipeline = self.parallel.pipeline_model_parallel_size
+        if self.parallel.virtual_pipeline_model_parallel_size and per_rank % pipeline:
+            raise UserError(
+                f"the interleaved schedule needs micro-batches per step ({per_rank}) to be a "
+                f"multiple of parallel.pipeline_model_parallel_size={pipeline}; change "
+                f"training.global_batch_size or micro_batch_size"
+            )
+
+    def set_vocab_size(self, vocab_size: int, where: str) -> None:
+        """Takes the true vocabulary size from the tokenizer.
+
+        Raises:
+            UserError: the model is configured for another size, or it does not fit the layout.
+        """
+        if self.model.vocab_size not in (None, vocab_size):
+            raise UserError(
+                f"model.vocab_size={self.model.vocab_size}, but {where} has {vocab_size} entries; "
+                f"unset model.vocab_size or use the tokenizer it was meant for"
+            )
+        self.model.vocab_size = vocab_size
+        check_model_fits_layout(self.model, self.parallel)
+
+    def _check_packing(self) -> None:
+        if not self.data.reset_attention_mask:
+            return
+        if not self.data.reset_position_ids:
+            raise UserError(
+                "data.reset_attention_mask=true needs data.reset_position_ids=true: documents "
+                "that do not see each other start at position 0"
+            )
+        if self.parallel.context_parallel_size > 1:
+            raise UserError(
+                f"data.reset_attention_mask=true does not go with "
+                f"parallel.context_parallel_size={self.parallel.context_parallel_size}: document "
+                f"boundaries fall inside the ranks' chunks; set one of them off"
+            )
+
+    def _check_schedule(self) -> None:
+        warmup, length = self.optimizer.lr_warmup_iters, self.optimizer.lr_decay_iters
+        length = length or self.training.train_iters
+        if warmup > length:
+            raise UserError(
+                f"optimizer.lr_warmup_iters={warmup} exceeds the {length} steps of the schedule "
+                f"(optimizer.lr_decay_iters, or training.train_iters); shorten the warmup"
+            )
+
+
+def load_run_config(path: Optional[str | Path], overrides: Iterable[str] = ()) -> RunConfig:
+    """Reads a run's YAML and dotted overrides.
+
+    Raises:
+        UserError: unknown keys, wrong types, broken rules.
+    """
+    return load_config(RunConfig, path, overrides)

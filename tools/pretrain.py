@@ -1,0 +1,37 @@
+"""Pretrains a model, and resumes it.
+
+    torchrun --nproc_per_node 4 tools/pretrain.py --config run.yaml training.train_iters=300
+
+Goes on from the newest good checkpoint in run_dir. One process needs no torchrun.
+"""
+
+import argparse
+import sys
+
+from megatron_biollm.config import dump_config, help_text
+from megatron_biollm.log import run_tool
+from megatron_biollm.recipes.run_config import RunConfig, load_run_config
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=help_text(RunConfig),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="YAML file with the sections below")
+    parser.add_argument("--print-config", action="store_true", help="show the resolved YAML")
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value")
+    args = parser.parse_intermixed_args()
+    config = load_run_config(args.config, args.overrides)
+    if args.print_config:
+        print(dump_config(config), end="")
+        return 0
+    from megatron_biollm.recipes.pretrain import pretrain  # seconds of imports, not for --help
+
+    pretrain(config)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
