@@ -1,0 +1,77 @@
+import itertools
+
+import pytest
+import torch
+
+from megatron_biollm.config import UserError
+from megatron_biollm.data.config import DataConfig
+from megatron_biollm.data.sampler import micro_batches
+from megatron_biollm.data.stream import build_datasets, hash_tokens
+
+# Python 3.12 warns of any fork of a process that has threads, as a test run has.
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+
+
+@pytest.fixture
+def stream(write_corpus):
+    prefixes = [write_corpus(name, seed=seed) for seed, name in enumerate("ab")]
+    data = DataConfig(data_path=["2", prefixes[0], "1", prefixes[1]], split="1")
+    return build_datasets(data, 16, 1234, eod=2).train
+
+
+def take(batches, count):
+    return list(itertools.islice(batches, count))
+
+
+def global_order(stream, steps, mbs, dp, consumed=0, num_workers=0):
+    """Hashes of the samples in the order in which all ranks together read them."""
+    ranks = [
+        take(micro_batches(stream, consumed, mbs, rank, dp, num_workers), steps)
+        for rank in range(dp)
+    ]
+    return [
+        hash_tokens(tokens) for step in zip(*ranks, strict=True) for batch in step
+        for tokens in batch["tokens"]
+    ]  # fmt: skip
+
+
+def test_every_number_of_ranks_reads_the_same_order(stream):
+    expected = [stream.sample_hash(i) for i in range(64)]
+    for dp, mbs in [(1, 1), (1, 4), (2, 2), (4, 1), (4, 4)]:
+        assert global_order(stream, 64 // (dp * mbs), mbs, dp) == expected
+
+
+def test_a_run_resumed_in_the_middle_reads_the_rest_with_any_number_of_ranks(stream):
+    whole = global_order(stream, 32, 2, 1)
+    for dp in (1, 2, 4):
+        assert global_order(stream, 8 // dp, 2, dp, consumed=48) == whole[48:]
+
+
+def test_batches_say_which_samples_they_hold(stream):
+    batches = take(micro_batches(stream, 10, 3, 1, 2), 2)
+    assert [b["sample_index"].tolist() for b in batches] == [[13, 14, 15], [19, 20, 21]]
+    assert batches[0]["sample_index"].dtype == torch.int64
+    assert batches[0]["tokens"].shape == (3, 16) and batches[0]["loss_mask"].shape == (3, 16)
+
+
+def test_worker_processes_change_nothing_not_even_the_random_state(stream):
+    state = torch.get_rng_state()
+    order = global_order(stream, 12, 2, 1, num_workers=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert order == global_order(stream, 12, 2, 1)
+
+
+def test_an_error_in_a_worker_process_reaches_the_run(stream, tmp_path):
+    (tmp_path / "a.idx").unlink()
+    with pytest.raises(Exception, match="a.idx"):
+        take(micro_batches(stream, 0, 4, 0, 1, num_workers=1), 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [((-1, 1, 0, 1), "consumed_samples is -1"), ((0, 0, 0, 1), "batch_size is 0"),
+     ((0, 1, 2, 2), "rank 2 is not among 2")],
+)  # fmt: skip
+def test_impossible_places_are_refused(stream, place, said):
+    with pytest.raises(UserError, match=said):
+        micro_batches(stream, *place)
