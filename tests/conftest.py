@@ -1,6 +1,15 @@
 import pytest
 
 from megatron_biollm.log import close_logging
+from tests.distributed import World
+
+
+@pytest.fixture(scope="session")
+def world():
+    """Worker processes; `world.run(4, function, *args)` calls a function on a world of four."""
+    world = World()
+    yield world
+    world.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""A package, so that worker processes can import the functions that a test sends them."""
