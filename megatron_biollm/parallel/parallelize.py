@@ -15,6 +15,7 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_biollm.config import UserError
 from megatron_biollm.device.runtime import Device
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.model.gpt import build_gpt
@@ -80,6 +81,7 @@ def parallelize(
     """
     check_model_fits_layout(sizes, parallel)
     impl = choose_transformer_impl(sizes.transformer_impl, device.kind)
+    _check_kernels(parallel, impl[0])
     config = transformer_config(sizes, parallel, device.kind, impl[0], bf16)
     # Core's generators per tensor-parallel rank; nothing draws from them while dropout is 0.
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
@@ -136,7 +138,9 @@ def transformer_config(
         tp_comm_overlap=parallel.tp_comm_overlap,
         overlap_p2p_comm=parallel.overlap_p2p_comm,
         batch_p2p_comm=cuda and not parallel.overlap_p2p_comm,
-        deallocate_pipeline_outputs=True,
+        # An overlapped send is still under way when core frees its output. NCCL's stream holds the
+        # memory until it is sent; gloo would send whatever lies there by then.
+        deallocate_pipeline_outputs=cuda or not parallel.overlap_p2p_comm,
         # Fused kernels exist on CUDA only; the rope kernel is Transformer Engine's.
         bias_activation_fusion=cuda,
         cross_entropy_loss_fusion=cuda,
@@ -172,6 +176,23 @@ def initialize_weights(chunk: torch.nn.Module, seed: int, std: float, num_layers
         for axis, (start, length) in enumerate(zip(offsets, piece.data.shape, strict=True)):
             whole = whole.narrow(axis, start, length)
         piece.data.copy_(whole)
+
+
+def _check_kernels(parallel: ParallelConfig, impl: str) -> None:
+    if impl == "transformer_engine":
+        return
+    in_use = f"but the layers in use are {impl} (model.transformer_impl)"
+    if parallel.tp_comm_overlap:
+        raise UserError(
+            f"parallel.tp_comm_overlap=true needs Transformer Engine's layers, {in_use}; "
+            f"switch it off"
+        )
+    selective = parallel.recompute_granularity == "selective"
+    if selective and "layernorm" in parallel.recompute_modules:
+        raise UserError(
+            f"parallel.recompute_modules={parallel.recompute_modules}: core recomputes layernorm "
+            f"with Transformer Engine only, {in_use}; leave layernorm out"
+        )
 
 
 def _sharded_tensors(chunk: torch.nn.Module) -> list[ShardedTensor]:
