@@ -43,6 +43,7 @@ CORE_FILES = {
     "training/optimizer.py",
     "training/step.py",
     "checkpoint/sharded.py",
+    "generation/forward.py",
 }
 
 OPTIONAL_KERNELS = {"transformer_engine", "flash_attn", "apex"}

@@ -1,0 +1,1 @@
+"""Text from a live tensor- and pipeline-parallel model, and the log-probabilities it gives."""
