@@ -54,7 +54,7 @@ def check_pickle_globals(path: Path | str, allowed: frozenset[str] = METADATA_GL
         UserError: a global outside `allowed`, or a file that is no whole pickle.
     """
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             _InertUnpickler(file, Path(path), allowed).load()
     except UserError:
         raise

@@ -27,7 +27,7 @@ from megatron_biollm.conversion.parity import (
     probe_tokens,
 )
 from megatron_biollm.conversion.safetensors_stream import DTYPES, ShardedReader
-from megatron_biollm.conversion.to_hf import check_model_matches, write_folder
+from megatron_biollm.conversion.to_hf import check_model_matches, stored_dtype, write_folder
 from megatron_biollm.conversion.vocabulary import find_tokenizer, vocabulary_of
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.log import get_logger
@@ -90,13 +90,13 @@ def import_from_hf(config: ConversionConfig) -> dict:
             reference=lambda: nullcontext(
                 HuggingFaceModel(config.input, rounded_to=dtype, read=source.read)
             ),
-            converted=lambda: _core_model(CheckpointReader(folder), sizes),
+            converted=lambda: core_model(CheckpointReader(folder), sizes),
             sizes=sizes,
             weights_compared_in=dtype,
         ).require()
         notes = [*vocabulary.notes, *(["tied embeddings were copied apart"] if tied else [])]
         content = _write_report(report, folder, config, plan, notes)
-        _write_sidecars(folder, sizes, config.parallel)
+        _write_sidecars(folder, sizes)
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder / "tokenizer", sizes.make_vocab_size_divisible_by)
         digests = verify.digest_files(folder, verify.files_to_digest(folder))
@@ -122,14 +122,14 @@ def export_to_hf(config: ConversionConfig) -> dict:
         tokenizer = _same_tokenizer(find_tokenizer(config.tokenizer), tokenizer, config, step)
     sizes = _stored_sizes(step, tokenizer.vocab_size if tokenizer else None)
     check_model_matches(source, sizes)
-    stored = max((info.dtype for info in source.tensors.values()), key=lambda d: d.itemsize)
+    stored = stored_dtype(source)
     dtype = DTYPES.get(config.dtype)
     plan = _plan(sizes, max(stored.itemsize, (dtype or stored).itemsize), config)
     with _staged(config.output) as folder:
         write_folder(source, sizes, folder, dtype, tokenizer)
         select_device("cpu").release_free_memory()
         report = compare_models(
-            reference=lambda: _core_model(source, sizes, rounded_to=dtype),
+            reference=lambda: core_model(source, sizes, rounded_to=dtype),
             converted=lambda: nullcontext(HuggingFaceModel(folder)),
             sizes=sizes,
             weights_compared_in=dtype or stored,
@@ -145,7 +145,7 @@ def export_to_hf(config: ConversionConfig) -> dict:
 
 
 @contextmanager
-def _core_model(
+def core_model(
     reader: CheckpointReader, sizes: ModelConfig, rounded_to: torch.dtype | None = None
 ) -> Iterator[MegatronModel]:
     """Core's model in this one process, on the CPU; core leaves with the block."""
@@ -228,10 +228,11 @@ def _same_tokenizer(given, stored, config: ConversionConfig, step: Path):
     return given
 
 
-def _write_sidecars(folder: Path, sizes: ModelConfig, parallel: ParallelConfig) -> None:
+def _write_sidecars(folder: Path, sizes: ModelConfig) -> None:
     """What the trainer writes beside its own checkpoints."""
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": asdict(sizes)}, sort_keys=False))
-    (folder / "layout.json").write_text(json.dumps(asdict(parallel), indent=2) + "\n")
+    layout = asdict(ParallelConfig()) | {"world_size": 1}
+    (folder / "layout.json").write_text(json.dumps(layout, indent=1) + "\n")
     packages = ("torch", "megatron-core", "transformers", "safetensors")
     (folder / "versions.json").write_text(
         json.dumps({name: version(name) for name in packages}, indent=2) + "\n"
