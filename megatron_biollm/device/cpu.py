@@ -9,15 +9,34 @@ to every operator call of the training step.
 
 import contextlib
 import functools
-from typing import Any, Callable, Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import torch
 
+from megatron_biollm.device.cpu_kernels import accumulate_weight_gradient, rotate
+
 CPU = torch.device("cpu")
 FACTORIES = (
-    "tensor", "as_tensor", "zeros", "ones", "empty", "full", "arange", "rand", "randn", "randint",
-    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "linspace",
+    "tensor",
+    "as_tensor",
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "arange",
+    "rand",
+    "randn",
+    "randint",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+    "rand_like",
+    "randn_like",
+    "linspace",
 )
 
 
@@ -69,6 +88,8 @@ def _patches() -> list[tuple[Any, str, Any]]:
         *_tensor_methods(),
         *_random_state(),
         *_autocast_state(),
+        *_kernels(),
+        *_collectives(),
     ]
 
 
@@ -147,6 +168,57 @@ def _autocast_state() -> list[tuple[Any, str, Any]]:
     # `custom_fwd(device_type="cuda")` of core's linear layers asks for the state of CUDA's
     # autocast, which is never on here.
     return [(torch, "is_autocast_enabled", lambda device_type=None: False)]
+
+
+def _kernels() -> list[tuple[Any, str, Any]]:
+    # Core's gradient accumulation fusion calls two functions of a CUDA extension by this name.
+    from megatron.core.models.common.embeddings import rope_utils
+    from megatron.core.tensor_parallel import layers
+
+    extension = SimpleNamespace(
+        wgrad_gemm_accum_fp32=accumulate_weight_gradient,
+        wgrad_gemm_accum_fp16=accumulate_weight_gradient,
+    )
+    unfused = rope_utils._apply_rotary_pos_emb_bshd
+
+    def rope(
+        t: torch.Tensor, freqs: torch.Tensor, rotary_interleaved: bool = False, **kwargs: Any
+    ) -> torch.Tensor:
+        scale = kwargs.pop("mscale", 1.0)
+        if rotary_interleaved or any(kwargs.values()) or freqs.shape[-1] != t.shape[-1]:
+            return unfused(t, freqs, rotary_interleaved, mscale=scale, **kwargs)
+        return rotate(t, freqs, scale)
+
+    return [
+        (layers, "fused_weight_gradient_mlp_cuda", extension),
+        (layers, "_grad_accum_fusion_available", True),
+        (rope_utils, "_apply_rotary_pos_emb_bshd", rope),
+    ]
+
+
+def _collectives() -> list[tuple[Any, str, Any]]:
+    # The distributed optimizer shards even over a group of one, where NCCL does nothing and gloo
+    # copies the whole model three times a step (7 % of a small model's step).
+    from megatron.core.distributed import param_and_grad_buffer as buffers
+
+    names = ("dist_all_gather_func", "dist_reduce_scatter_func")
+    return [(buffers, name, _nothing_for_one(getattr(buffers, name))) for name in names]
+
+
+def _nothing_for_one(collective: Callable) -> Callable:
+    @functools.wraps(collective)
+    def call(
+        output: torch.Tensor,
+        input: torch.Tensor,
+        group: torch.distributed.ProcessGroup,
+        async_op: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        if group.size() == 1 and output.data_ptr() == input.data_ptr():
+            return _Stream() if async_op else None
+        return collective(output, input, group=group, async_op=async_op, **kwargs)
+
+    return call
 
 
 def _without_cuda_device(factory: Callable) -> Callable:

@@ -6,9 +6,9 @@ import os
 import random
 import resource
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ContextManager
 
 import numpy
 import torch
@@ -48,7 +48,7 @@ class Device:
     torch_device: torch.device
     reason: str
 
-    def core_context(self) -> ContextManager[None]:
+    def core_context(self) -> AbstractContextManager[None]:
         """What must surround every use of megatron-core; does nothing where a GPU is used."""
         if self.kind == "cuda":
             return contextlib.nullcontext()

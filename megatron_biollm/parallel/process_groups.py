@@ -40,6 +40,4 @@ def destroy_process_groups() -> None:
 
 def control_group(timeout_minutes: int) -> torch.distributed.ProcessGroup:
     """A gloo group of all ranks for small control messages beside the training streams."""
-    return torch.distributed.new_group(
-        backend="gloo", timeout=timedelta(minutes=timeout_minutes)
-    )
+    return torch.distributed.new_group(backend="gloo", timeout=timedelta(minutes=timeout_minutes))
