@@ -8,8 +8,9 @@ unknown key names its nearest neighbour, a wrong type names the field and what i
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Iterable, TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException

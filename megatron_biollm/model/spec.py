@@ -152,7 +152,12 @@ class SDPAttention(MegatronModule):
         # One new token sees every key; a mask would only repeat that.
         causal = visible is None and query.shape[2] > 1
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=visible, is_causal=causal, scale=self.softmax_scale,
+            query,
+            key,
+            value,
+            attn_mask=visible,
+            is_causal=causal,
+            scale=self.softmax_scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
 

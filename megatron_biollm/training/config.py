@@ -22,7 +22,9 @@ class OptimizerConfig:
     lr_decay_style: str = option("cosine", "cosine, linear, constant or WSD (warmup-stable-decay)")
     lr_warmup_iters: int = option(0, "steps from 0 to the peak")
     lr_decay_iters: Optional[int] = option(None, "steps until min_lr; train_iters if unset")
-    lr_wsd_decay_style: str = option("linear", "WSD's tail: linear, cosine, exponential, minus_sqrt")
+    lr_wsd_decay_style: str = option(
+        "linear", "tail of WSD: linear, cosine, exponential or minus_sqrt"
+    )
     lr_wsd_decay_iters: Optional[int] = option(None, "steps of WSD's tail")
     weight_decay: float = option(0.1, "decoupled decay of matrices; norms have none")
     adam_beta1: float = option(0.9, "decay of the mean of the gradient")

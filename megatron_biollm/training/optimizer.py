@@ -1,7 +1,8 @@
 """AdamW over the model chunks, and the learning-rate schedule."""
 
 import contextlib
-from typing import Any, Callable, Iterator, Optional
+from collections.abc import Callable, Iterator
+from typing import Any, Optional
 from unittest import mock
 
 import torch
@@ -36,7 +37,8 @@ class GroupStepAdamW(torch.optim.Optimizer):
         if unsupported or capturable or not adam_w_mode:
             raise ValueError(
                 f"decoupled AdamW in fp32 only; core asked for adam_w_mode={adam_w_mode}, "
-                f"capturable={capturable}, {sorted(unsupported)}, which needs Transformer Engine or apex"
+                f"capturable={capturable}, {sorted(unsupported)}, which needs Transformer Engine "
+                f"or apex"
             )
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)

@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from megatron.core.optimizer import MegatronOptimizer
@@ -80,9 +81,7 @@ class Trainer:
         if not updated or not grad_norm - grad_norm == 0.0:
             raise NonFiniteLoss(f"the gradient norm is {grad_norm}")
         self.scheduler.step(1)
-        return StepResult(
-            loss, tokens, float(grad_norm), learning_rate, self._global_hash(taken)
-        )
+        return StepResult(loss, tokens, float(grad_norm), learning_rate, self._global_hash(taken))
 
     @torch.no_grad()
     def evaluate(self, batches: Iterator[Batch], num_microbatches: int) -> float:
