@@ -12,8 +12,19 @@ from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.parallel.parallelize import ParallelModel, parallelize
 from megatron_biollm.parallel.process_groups import create_process_groups
 from megatron_biollm.tokenizer.tokenizer import TokenizerConfig, build_tokenizer
+from megatron_biollm.tokenizer.train import train_tokenizer
 
 CONTEXT = 64
+TEXTS = [
+    "Patients with hepatitis were treated with interferon (12.5 mg) for 24 weeks.",
+    "The cells of the liver express the receptor; expression was reduced after treatment.",
+    "  Methods:\n\tRandomised, double-blind trial of 120 patients with neuropathy.",
+]
+
+
+def train_small_tokenizer(folder: Path) -> Path:
+    """A small byte-fallback vocabulary: signs that no text above has become bytes."""
+    return train_tokenizer(TEXTS * 20, 512, folder / "small")
 
 
 def sizes_for(vocab_size: int) -> ModelConfig:

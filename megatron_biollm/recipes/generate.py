@@ -1,0 +1,203 @@
+"""Text from a training checkpoint, in any tensor- and pipeline-parallel layout."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from megatron_biollm.checkpoint import verify
+from megatron_biollm.checkpoint.sharded import load_weights
+from megatron_biollm.config import UserError, load_config, section
+from megatron_biollm.device.runtime import Device, select_device
+from megatron_biollm.generation.generator import Continuation, Generator
+from megatron_biollm.generation.sampling import SamplingOptions
+from megatron_biollm.log import close_logging, get_logger, setup_logging
+from megatron_biollm.parallel.layout import ParallelConfig
+from megatron_biollm.parallel.parallelize import parallelize
+from megatron_biollm.parallel.process_groups import (
+    control_group,
+    create_process_groups,
+    destroy_process_groups,
+)
+from megatron_biollm.recipes.run_config import RunConfig, load_run_config
+from megatron_biollm.tokenizer.manifest import load_tokenizer
+
+Group = torch.distributed.ProcessGroup
+logger = get_logger(__name__)
+
+
+@dataclass
+class GenerateConfig:
+    """What may be overridden; the rest of the configuration is the checkpoint's own."""
+
+    parallel: ParallelConfig = section(ParallelConfig, "how the model lies on ranks")
+
+
+def generate(
+    checkpoint: Path,
+    prompts: Sequence[str],
+    options: SamplingOptions,
+    num_samples: int = 1,
+    device_name: str = "auto",
+    overrides: Sequence[str] = (),
+    on_text: Optional[Callable[[int, str], None]] = None,
+) -> list[Continuation]:
+    """Continues each prompt `num_samples` times; every rank returns the same rows.
+
+    Args:
+        checkpoint: folder of a step; or of a run or its `checkpoints`, for the newest good one.
+        prompts: those of rank 0 count.
+        options: how continuations are chosen.
+        num_samples: continuations of each prompt, which follow each other.
+        device_name: cpu, cuda or auto.
+        overrides: `parallel.field=value`; see `choose_layout`.
+        on_text: rank 0 calls it with a row and its new text, as it comes.
+
+    Raises:
+        UserError: anything in the checkpoint, the prompts or the layout that a user can mend.
+    """
+    asked = load_config(GenerateConfig, None, overrides).parallel if overrides else None
+    folders = candidates(checkpoint)
+    device = select_device(device_name)
+    with device.core_context(), _world(device) as control:
+        folder = newest_good(folders, control)
+        config = load_run_config(folder / "config.yaml")
+        layout = choose_layout(asked, config.parallel, control.size())
+        generator = build_generator(folder, config, layout, device)
+        ids = [generator.encode(prompt) for prompt in _of_rank_0(list(prompts), control)]
+        rows = [prompt for prompt in ids for _ in range(num_samples)]
+        start = time.perf_counter()
+        written = generator.generate(rows, options, on_text if control.rank() == 0 else None)
+        tokens, seconds = sum(len(row.tokens) for row in written), time.perf_counter() - start
+        logger.info("%d tokens in %.1f s, %.1f tokens/s", tokens, seconds, tokens / seconds)
+        return written
+
+
+def candidates(path: Path) -> list[Path]:
+    """Checkpoint folders to try in turn: `path` itself, or those of a run, newest first.
+
+    Raises:
+        UserError: nothing there.
+    """
+    for directory in (path, path / "checkpoints"):
+        steps = verify.committed_steps(directory)
+        if steps:
+            return [verify.step_folder(directory, step) for step in reversed(steps)]
+    if not path.is_dir() or (path / "checkpoints").is_dir():
+        found = "holds no committed checkpoint" if path.is_dir() else "does not exist"
+        raise UserError(
+            f"{path} {found}; give the folder of a run, of its checkpoints, or of one step_XXXXXXXX"
+        )
+    return [path]
+
+
+def newest_good(folders: Sequence[Path], control: Group) -> Path:
+    """The first of `folders` whose files are those that were saved; others are named.
+
+    Raises:
+        UserError: none is good.
+    """
+    for folder in folders:
+        problem = _problem(folder, control)
+        if problem is None:
+            return folder
+        if folder == folders[-1]:
+            raise UserError(problem)
+        logger.warning("refused: %s", problem)
+    raise UserError("no checkpoint given")
+
+
+def choose_layout(
+    asked: Optional[ParallelConfig], trained: ParallelConfig, world_size: int
+) -> ParallelConfig:
+    """The layout to generate in: the degrees asked for, else those of training, else one process.
+
+    Only tensor and pipeline parallelism matter. Interleaved stages become plain ones and sequence
+    parallelism goes, since neither is in the weights.
+
+    Raises:
+        UserError: context parallelism is asked for, or the degrees do not fill the world.
+    """
+    if asked is not None and asked.context_parallel_size > 1:
+        raise UserError(
+            f"parallel.context_parallel_size={asked.context_parallel_size} cuts sequences into "
+            f"pieces, and generation adds one token at a time; leave it out, the checkpoint loads "
+            f"without it"
+        )
+    degrees = asked or trained
+    tp, pp = degrees.tensor_model_parallel_size, degrees.pipeline_model_parallel_size
+    if asked is None and tp * pp != world_size:
+        tp = pp = 1
+    if tp * pp != world_size:
+        raise UserError(
+            f"{world_size} processes and TP{tp} x PP{pp} = {tp * pp}: one copy of the model must "
+            f"fill them; start {tp * pp} (torchrun --nproc_per_node {tp * pp}), or set "
+            f"parallel.tensor_model_parallel_size and parallel.pipeline_model_parallel_size so "
+            f"that their product is {world_size}"
+        )
+    return ParallelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
+
+
+def build_generator(
+    folder: Path, config: RunConfig, layout: ParallelConfig, device: Device
+) -> Generator:
+    """The model and the tokenizer of a checkpoint, on this rank.
+
+    Raises:
+        UserError: no tokenizer in it, or sizes that do not fit tokenizer, weights or layout.
+    """
+    if not (folder / "tokenizer").is_dir():
+        raise UserError(
+            f"{folder} holds no tokenizer/, and generation needs the one that the model was "
+            f"trained with; save it there (tools/convert_checkpoint.py from-hf takes --tokenizer)"
+        )
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    config.set_vocab_size(tokenizer.vocab_size, f"the tokenizer of {folder}")
+    # The layers that suit this machine: both kinds hold the same weights.
+    sizes = dataclasses.replace(config.model, transformer_impl="auto")
+    groups = create_process_groups(layout)
+    model = parallelize(
+        sizes, layout, device, groups, bf16=config.training.bf16, seed=0, trainable=False
+    )
+    load_weights(folder, model)
+    logger.info(
+        "%s; device %s (%s); layers %s; %s", folder, device.kind, device.reason,
+        model.transformer_impl[0], layout.describe(),
+    )  # fmt: skip
+    return Generator(model, tokenizer, sizes.max_position_embeddings)
+
+
+@contextlib.contextmanager
+def _world(device: Device) -> Iterator[Group]:
+    """Joins the ranks and lets rank 0 speak; leaves at the end."""
+    minutes = ParallelConfig().distributed_timeout_minutes
+    device.init_distributed(minutes)
+    setup_logging(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    try:
+        yield control_group(minutes)
+    finally:
+        destroy_process_groups()
+        close_logging()
+
+
+def _problem(folder: Path, control: Group) -> Optional[str]:
+    """What is wrong with a checkpoint; every rank reads its share and hears the same."""
+    problem = None
+    try:
+        verify.verify_checkpoint(folder, control.rank(), control.size())
+    except UserError as error:
+        problem = str(error)
+    problems = [None] * control.size()
+    torch.distributed.all_gather_object(problems, problem, group=control)
+    return next((found for found in problems if found is not None), None)
+
+
+def _of_rank_0(value: Any, control: Group) -> Any:
+    holder = [value]
+    torch.distributed.broadcast_object_list(holder, src=0, group=control)
+    return holder[0]

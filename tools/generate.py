@@ -1,0 +1,134 @@
+"""Continues prompts with a trained model, straight from its checkpoint.
+
+    python tools/generate.py --checkpoint runs/my_run --prompt "Patients with" --greedy
+    torchrun --nproc_per_node 4 tools/generate.py \\
+        --checkpoint runs/my_run/checkpoints/step_00000100 --prompt-file prompt.txt \\
+        --temperature 0.8 --top-p 0.95 --num-samples 3 --json \\
+        parallel.tensor_model_parallel_size=2 parallel.pipeline_model_parallel_size=2
+
+Model and tokenizer are those of the checkpoint, which is verified first; a run's folder means its
+newest good one. Standard output has the continuations, without their prompts: a single one appears
+as it is written, several follow one after another. The layout may be another than in training.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from megatron_biollm.config import UserError
+from megatron_biollm.log import run_tool
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    speaks = os.environ.get("RANK", "0") == "0"
+    prompts = read_prompts(arguments) if speaks else []
+    sampling = sampling_arguments(arguments)
+    # Seconds of imports, not for --help or a slip on the command line.
+    from megatron_biollm.generation.sampling import SamplingOptions
+    from megatron_biollm.recipes.generate import generate
+
+    streams = not arguments.no_stream and not arguments.json
+    single = len(prompts) * arguments.num_samples == 1
+    rows = generate(
+        arguments.checkpoint,
+        prompts,
+        SamplingOptions(**sampling),
+        arguments.num_samples,
+        arguments.device,
+        arguments.overrides,
+        write if streams and single else None,
+    )
+    if not speaks:
+        return
+    texts = [prompt for prompt in prompts for _ in range(arguments.num_samples)]
+    if arguments.json:
+        print(json.dumps([as_json(*pair) for pair in zip(texts, rows, strict=True)], indent=1))
+    elif streams and single:
+        print()
+    else:
+        for number, row in enumerate(rows):
+            print(row.text if len(rows) == 1 else f"--- {number + 1} of {len(rows)}\n{row.text}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="run, its checkpoints/, or one step_*")
+    add("--prompt", action="append", default=[], help="text to continue; may be given repeatedly")
+    add("--prompt-file", help="file with one prompt, of any number of lines; - reads stdin")
+    add("--max-new-tokens", type=int, default=128, help="most tokens to write [128]")
+    add("--greedy", action="store_true", help="always the likeliest token, nothing is drawn")
+    add("--temperature", type=float, help="below 1 sharpens, above 1 flattens [1]")
+    add("--top-k", type=int, help="draw from the k likeliest tokens; 0 from all [0]")
+    add("--top-p", type=float, help="draw from the likeliest tokens that reach this [1]")
+    add("--seed", type=int, help="the same text for the same seed, in every layout [1234]")
+    add("--num-samples", type=positive, default=1, help="continuations of each prompt [1]")
+    add("--no-stream", action="store_true", help="print when all is written")
+    add("--json", action="store_true", help="prompt, text, ids and why it ended, as JSON")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("overrides", nargs="*", metavar="parallel.field=value", help="the layout to generate in")
+    return parser.parse_intermixed_args()
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return int(text)
+
+
+def sampling_arguments(arguments: argparse.Namespace) -> dict:
+    """What was given; the rest keeps its default."""
+    names = ("temperature", "top_k", "top_p", "seed")
+    given = {name: getattr(arguments, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.greedy and given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"--greedy draws nothing, so {flags} has no effect; leave one of them out")
+    return given | {"greedy": arguments.greedy, "max_new_tokens": arguments.max_new_tokens}
+
+
+def read_prompts(arguments: argparse.Namespace) -> list[str]:
+    prompts = list(arguments.prompt)
+    if arguments.prompt_file is not None:
+        prompts.append(read_text(arguments.prompt_file))
+    if not prompts:
+        raise UserError("no prompt; give --prompt TEXT, or --prompt-file FILE (- for stdin)")
+    return prompts
+
+
+def read_text(name: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode("utf-8").removesuffix("\n")
+    except OSError as error:
+        raise UserError(
+            f"--prompt-file {name} cannot be read ({error.strerror}); give a text file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"--prompt-file {name} is not UTF-8 at byte {error.start}; convert it, for example "
+            f"with iconv -f latin1 -t utf-8"
+        ) from error
+
+
+def write(row: int, piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+def as_json(prompt: str, row) -> dict:
+    return {
+        "prompt": prompt,
+        "text": row.text,
+        "finish_reason": row.finish_reason,
+        "prompt_tokens": row.prompt_tokens,
+        "tokens": row.tokens,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
