@@ -47,7 +47,7 @@ def layout(tp: int = 1, pp: int = 1, **options) -> ParallelConfig:
 
 
 def build_model(
-    vocab_size: int, parallel: ParallelConfig, trainable: bool = False
+    vocab_size: int, parallel: ParallelConfig, trainable: bool = False, bf16: bool = False
 ) -> ParallelModel:
     """The same weights in every layout, since they follow from the seed alone."""
     return parallelize(
@@ -55,7 +55,7 @@ def build_model(
         parallel,
         select_device("cpu"),
         create_process_groups(parallel),
-        bf16=False,
+        bf16=bf16,
         seed=5,
         trainable=trainable,
     )
@@ -65,9 +65,12 @@ def tokenizer_of(folder: Path):
     return build_tokenizer(TokenizerConfig(tokenizer_model=str(folder)))
 
 
-def build_generator(folder: Path, parallel: ParallelConfig, trainable: bool = False) -> Generator:
+def build_generator(
+    folder: Path, parallel: ParallelConfig, trainable: bool = False, bf16: bool = False
+) -> Generator:
     tokenizer = tokenizer_of(folder)
-    return Generator(build_model(tokenizer.vocab_size, parallel, trainable), tokenizer, CONTEXT)
+    model = build_model(tokenizer.vocab_size, parallel, trainable, bf16)
+    return Generator(model, tokenizer, CONTEXT)
 
 
 def transformers_model(vocab_size: int):

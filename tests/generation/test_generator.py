@@ -19,8 +19,8 @@ LAYOUTS = {
 }
 
 
-def written(folder, parallel, options, prompts, trainable=False):
-    generator = small_model.build_generator(folder, parallel, trainable)
+def written(folder, parallel, options, prompts, trainable=False, bf16=False):
+    generator = small_model.build_generator(folder, parallel, trainable, bf16)
     return plain(generator.generate(prompts, options))
 
 
@@ -68,6 +68,12 @@ def test_a_model_in_training_with_sequence_parallelism_writes_the_same(
     parallel = layout(tp=2, sequence_parallel=True)
     rows = world.run(2, written, tokenizer_folder, parallel, GREEDY, PROMPTS, True)
     assert rows == [alone[GREEDY]] * 2
+
+
+def test_pipeline_stages_write_the_same_in_bf16(world, tokenizer_folder):
+    arguments = (GREEDY, PROMPTS, True, True)
+    (expected,) = world.run(1, written, tokenizer_folder, layout(), *arguments)
+    assert world.run(2, written, tokenizer_folder, layout(pp=2), *arguments) == [expected] * 2
 
 
 def greedy_by_scores(folder, rows):
