@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +32,12 @@ def die_on(rank):
     torch.distributed.barrier()
 
 
+def start_a_process():
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    child.start()
+    return child.pid
+
+
 def not_joined():
     return torch.distributed.is_initialized(), os.environ["RANK"], torch.cuda.Stream.__module__
 
@@ -52,6 +60,12 @@ def test_an_exception_of_a_rank_fails_the_test_with_its_traceback(world, rank):
     with pytest.raises(WorkerError, match=rf"(?s)fail_on.*rank {rank}.*a rank's own words"):
         world.run(2, fail_on, rank)
     assert len(world.run(2, rank_sum)) == 2
+
+
+def test_processes_that_a_case_leaves_behind_end_with_it(world):
+    (child,) = world.run(1, start_a_process)
+    world.run(1, rank_sum)
+    assert not Path(f"/proc/{child}").exists()
 
 
 def test_a_hung_or_dead_rank_is_named_and_replaced():
