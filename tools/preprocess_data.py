@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import signal
 import sys
 import time
 from typing import Any
@@ -62,6 +63,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    # A scheduler that ends the job must leave as little behind as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     refuse_unsupported(args)
     options = EncodeOptions(**chosen(args, EncodeOptions))
     config = TokenizerConfig(**chosen(args, TokenizerConfig))

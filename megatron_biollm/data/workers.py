@@ -1,8 +1,10 @@
 """A function applied to a stream by several processes, in order and in bounded memory."""
 
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -78,21 +80,24 @@ def _receive(done: Any, crew: list) -> tuple[int, Any, Exception | None]:
 
 def _work(make: Callable[[], Callable], todo: Any, done: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
-    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     function, failure = None, None
     try:
         function = make()
     except Exception as error:
         failure = _portable(error)
-    while parent.is_alive():
-        try:
-            number, task = todo.get(timeout=5.0)
-        except queue.Empty:
-            continue
+    while True:
+        number, task = todo.get()
         try:
             done.put((number, function(task), None) if function else (number, None, failure))
         except Exception as error:
             done.put((number, None, _portable(error)))
+
+
+def _end_with_parent() -> None:
+    # A killed parent leaves a pipe behind that never ends, since we hold its other side too.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:

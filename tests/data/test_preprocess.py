@@ -215,3 +215,16 @@ def test_the_tool_refuses_clearly(tmp_path, sentencepiece_model, extra, said):
     command = [*arguments(source, tmp_path / "out", sentencepiece_model), *extra]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_job_ended_by_its_scheduler_leaves_nothing(tmp_path, sentencepiece_model):
+    source = write_lines(tmp_path / "in.jsonl", ["A case of something or other."] * 200_000)
+    command = [*arguments(source, tmp_path / "out", sentencepiece_model), "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        while not job.stderr.readline().startswith("Processed"):
+            assert job.poll() is None
+        assert len(list(tmp_path.iterdir())) == 2
+        job.terminate()
+        job.communicate()
+    assert job.returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
