@@ -24,9 +24,7 @@ class CheckpointConfig:
     load_optimizer: bool = option(
         True, "with load: take optimizer state and step too, else only the weights"
     )
-    fully_parallel_save: bool = option(
-        True, "share the writing among data-parallel ranks"
-    )
+    fully_parallel_save: bool = option(True, "share the writing among data-parallel ranks")
 
     def __post_init__(self) -> None:
         for name in ("save_interval", "keep_last", "keep_every"):

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.config import UserError
 
 
@@ -40,18 +41,36 @@ def check_disk_space(directory: Path, needed: int) -> None:
         )
 
 
-def forecast(needed: int, total_saves: int, keep_last: int, keep_every_count: int) -> str:
-    """How much disk the whole run will hold at once, for the log.
+def most_at_once(config: CheckpointConfig, first_step: int, train_iters: int) -> int:
+    """The largest number of checkpoints on the disk at any time of a run.
+
+    Args:
+        config: when to save and what to keep.
+        first_step: of the first save.
+        train_iters: last step of the run, which is saved too.
+    """
+    interval = config.save_interval or train_iters
+    steps = {first_step, train_iters, *range(interval, train_iters + 1, interval)}
+    steps = {step for step in steps if step >= first_step}
+    deleted = steps_to_delete(steps, config.keep_last, config.keep_every)
+    # One more than is kept: the new one is committed before the oldest goes.
+    return len(steps) - len(deleted) + (1 if deleted else 0)
+
+
+def forecast(needed: int, count: int, free: int) -> tuple[str, bool]:
+    """How much disk a run will hold at once, for the log, and whether the disk can.
 
     Args:
         needed: bytes of one checkpoint.
-        total_saves: saves of the whole run.
-        keep_last: as in `steps_to_delete`.
-        keep_every_count: checkpoints that `keep_every` keeps for good.
+        count: checkpoints on the disk at once, at most.
+        free: bytes free now.
     """
-    # One more than is kept: the new one is committed before the oldest goes.
-    kept = total_saves if keep_last == 0 else min(total_saves, keep_last + 1 + keep_every_count)
-    return f"one checkpoint {gigabytes(needed)}, at most {kept} at once: {gigabytes(needed * kept)}"
+    text = (
+        f"one checkpoint takes {gigabytes(needed)}, at most {count} at once "
+        f"{gigabytes(needed * count)}; {gigabytes(free)} are free"
+    )
+    fits = needed * count <= free
+    return text if fits else f"{text}: lower checkpoint.keep_last or free some space", fits
 
 
 def gigabytes(size: int) -> str:

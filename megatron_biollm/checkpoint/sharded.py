@@ -4,49 +4,50 @@ Optimizer state is saved as `fully_reshardable`, so that a checkpoint loads into
 TP/PP/VPP/CP/DP layout (core's default changes DP only). Nothing draws random numbers during
 training (dropout is 0 and the data order follows from `consumed_samples`), so no generator state
 is needed for a resume that is exact to the bit.
+
+What is safe when loading a checkpoint from somebody else:
+- No code of it runs. Before anything is unpickled, `.metadata`, `common.pt` and every object
+  entry are read without running them, and refused if they name what no checkpoint needs
+  (`safe_pickle.py`). Tensors are read with `weights_only=True`, the sidecars as JSON and plain
+  YAML, the tokenizer from its own files without code.
+- Not checked: what the weights do, whether sizes in it exhaust the memory, and files that
+  somebody changes between the check and the load. Digests tell damage, not who wrote the files.
+  Hugging Face folders with safetensors hold no pickles at all: `tools/convert_checkpoint.py`.
 """
 
 import json
-import shutil
-import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
+from unittest import mock
 
 import torch
 from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
+from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
 from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
-from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
+from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue, AsyncRequest
 from megatron.core.dist_checkpointing.strategies.fully_parallel import (
     FullyParallelSaveStrategyWrapper,
 )
 from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint import CheckpointException
 
-from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.config import CheckpointConfig
-from megatron_biollm.checkpoint.retention import check_disk_space, gigabytes, steps_to_delete
+from megatron_biollm.checkpoint.store import STATE, CheckpointStore, Save
+from megatron_biollm.checkpoint.write_results import WriteResults
 from megatron_biollm.config import UserError
 from megatron_biollm.log import get_logger
 from megatron_biollm.parallel.parallelize import ParallelModel
 from megatron_biollm.training.state import TrainState
 
-SHARDING = {"distrib_optim_sharding_type": "fully_reshardable"}
-STATE = "state.json"
+# Sidecars, common values and the padding of files, beside the tensors themselves.
+OVERHEAD_BYTES = 1_000_000
 logger = get_logger(__name__)
-
-
-@dataclass
-class _Save:
-    """A save under way: where it goes, and who still digests."""
-
-    state: TrainState
-    partial: Path
-    digesting: Optional[threading.Thread] = None
-    digests: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 class Checkpointer:
@@ -58,8 +59,10 @@ class Checkpointer:
         model: chunks of this rank.
         optimizer: core's optimizer.
         control: gloo group of all ranks, for messages of the save beside the training streams.
-        write_sidecars: writes config, layout, tokenizer and versions into a folder; rank 0 calls it.
+        write_sidecars: writes config, layout, tokenizer and versions into a folder; called on
+            rank 0.
         check_sidecars: refuses (UserError) a folder made with another tokenizer or model.
+        train_iters: last step of the run, for the forecast of disk use; None makes none.
     """
 
     def __init__(
@@ -71,96 +74,100 @@ class Checkpointer:
         control: torch.distributed.ProcessGroup,
         write_sidecars: Callable[[Path], None],
         check_sidecars: Callable[[Path], None],
+        train_iters: Optional[int] = None,
     ) -> None:
-        self.directory, self.config = directory, config
+        self.store = CheckpointStore(directory, config, control, write_sidecars, train_iters)
+        self.config = config
         self.model, self.optimizer = model, optimizer
-        self.control = control
-        self.write_sidecars, self.check_sidecars = write_sidecars, check_sidecars
+        self.check_sidecars = check_sidecars
         self.queue = AsyncCallsQueue(persistent=False)
-        self.saving: Optional[_Save] = None
-        self.is_first = torch.distributed.get_rank() == 0
+        self.saving: Optional[Save] = None
+        # The step whose good checkpoint is known to be there; others may be damaged.
+        self.good_step: Optional[int] = None
 
     def save(self, state: TrainState) -> None:
         """Writes the checkpoint of `state`; in the background if the config says so.
 
         Raises:
-            UserError: the disk cannot hold it; nothing half-written stays.
+            UserError: the disk cannot hold it or a write failed; nothing half-written stays.
         """
         self.finish()
-        if state.step in verify.committed_steps(self.directory):
+        if state.step == self.good_step:
             return
         content = self._content(is_loading=False)
-        folder = self._prepare(state.step, _global_bytes(content, self.control))
-        self.saving = _Save(TrainState(**asdict(state)), folder)
-        request = dist_checkpointing.save(
-            content, str(folder), sharded_strategy=self._strategy(), async_sharded_save=True
-        )
-        if self.config.async_save:
-            self.queue.schedule_async_request(request)
-            return
-        self._write(request.execute_sync)
-        self._digest()
+        self.saving = self.store.begin(state, _global_bytes(content, self.store.control))
+        with self._nothing_half_written():
+            request = self._plan(content)
+            if self.config.async_save:
+                self.queue.schedule_async_request(request)
+                return
+            self._write_now(request)
+            self.store.start_digests(self.saving)
         self.finish()
 
     def poll(self) -> None:
-        """Moves a background save on; call once a step, on every rank."""
+        """Moves a background save on; call once a step, on every rank.
+
+        Raises:
+            UserError: the save failed; nothing half-written stays.
+        """
         if self.saving is None:
             return
-        if self.saving.digesting is None:
-            if self._write(self.queue.maybe_finalize_async_calls):
-                self._digest()
-            return
-        alive = torch.tensor([int(self.saving.digesting.is_alive())])
-        torch.distributed.all_reduce(alive, group=self.control)
-        if not alive.item():
-            self._commit()
+        with self._nothing_half_written():
+            if self.saving.digesting is not None:
+                if self.store.is_digested(self.saving):
+                    self._commit()
+            elif self.queue.maybe_finalize_async_calls():
+                self.store.start_digests(self.saving)
 
     def finish(self) -> None:
-        """Waits for a background save and commits it."""
+        """Waits for a background save and commits it.
+
+        Raises:
+            UserError: the save failed; nothing half-written stays.
+        """
         if self.saving is None:
             return
-        if self.saving.digesting is None:
-            self._write(partial(self.queue.maybe_finalize_async_calls, blocking=True))
-            self._digest()
-        self.saving.digesting.join()
-        self._commit()
+        with self._nothing_half_written():
+            if self.saving.digesting is None:
+                self.queue.maybe_finalize_async_calls(blocking=True)
+                self.store.start_digests(self.saving)
+            self._commit()
 
     def load_newest(self) -> Optional[TrainState]:
         """Restores the newest good checkpoint of the run; bad ones are named and passed over.
 
         Returns:
-            How far the run had come, or None if it has no good checkpoint.
+            How far the run had come, or None if it has no checkpoint.
+
+        Raises:
+            UserError: it has checkpoints and none is good, or they are of another model.
         """
-        folder = self._newest_good(self.directory)
-        return None if folder is None else self._restore(folder, with_optimizer=True)
+        self.store.remove_unfinished()
+        folder = self.store.newest_good(self.store.directory)
+        if folder is None:
+            return None
+        state = self._restore(folder, with_optimizer=True)
+        self.good_step = state.step
+        return state
 
     def load_from(self, path: Path, with_optimizer: bool) -> TrainState:
-        """Starts from another run: one of its checkpoints, or its `checkpoints` folder.
+        """Starts from another run: one of its checkpoints, its `checkpoints` folder, or its
+        `run_dir`.
 
         Args:
-            path: folder of one step, or a folder of steps, whose newest good one is taken.
+            path: folder of one step, or of many, whose newest good one is taken.
             with_optimizer: restore optimizer state and progress too.
 
         Raises:
-            UserError: no good checkpoint there.
+            UserError: no good checkpoint there, or one of another model.
         """
-        folder = path
-        if verify.committed_steps(path):
-            folder = self._newest_good(path)
-        elif (problem := self._problem(path)) is not None:
+        for directory in (path, path / "checkpoints"):
+            if (folder := self.store.newest_good(directory)) is not None:
+                return self._restore(folder, with_optimizer)
+        if (problem := self.store.problem(path)) is not None:
             raise UserError(problem)
-        if folder is None:
-            raise UserError(f"{path} holds no good checkpoint; see the refusals above")
-        return self._restore(folder, with_optimizer)
-
-    def _newest_good(self, directory: Path) -> Optional[Path]:
-        for step in reversed(verify.committed_steps(directory)):
-            folder = verify.step_folder(directory, step)
-            problem = self._problem(folder)
-            if problem is None:
-                return folder
-            logger.warning("refused: %s", problem)
-        return None
+        return self._restore(path, with_optimizer)
 
     def _restore(self, folder: Path, with_optimizer: bool) -> TrainState:
         self.check_sidecars(folder)
@@ -168,22 +175,33 @@ class Checkpointer:
         if not with_optimizer or stored.get("weights_only", False):
             load_weights(folder, self.model)
             self.optimizer.reload_model_params()
+            logger.info("took the weights alone from %s", folder)
             return TrainState()
         for part in getattr(self.optimizer, "chained_optimizers", [self.optimizer]):
             if hasattr(part, "_init_optimizer_states_with_dummy_values"):
                 part._init_optimizer_states_with_dummy_values()
-        loaded = dist_checkpointing.load(self._content(is_loading=True), str(folder))
+        loaded = _load(self._content(is_loading=True), folder)
         _take_weights(self.model, loaded)
-        logger.info("restored %s", folder)
         self.optimizer.load_state_dict(loaded["optimizer"])
+        logger.info("restored %s", folder)
         return TrainState(**{name: stored[name] for name in asdict(TrainState())})
 
     def _content(self, is_loading: bool) -> dict[str, Any]:
         model = _model_content(self.model)
         optimizer = self.optimizer.sharded_state_dict(
-            model, is_loading=is_loading, metadata=SHARDING
+            model, is_loading=is_loading, metadata=_sharding()
         )
         return {**model, "optimizer": optimizer}
+
+    def _plan(self, content: dict[str, Any]) -> AsyncRequest:
+        """What this rank is to write, for now or for a process in the background."""
+        with mock.patch.object(filesystem_async, "_results_queue", WriteResults()):
+            return dist_checkpointing.save(
+                content,
+                str(self.saving.partial),
+                sharded_strategy=self._strategy(),
+                async_sharded_save=True,
+            )
 
     def _strategy(self) -> Any:
         strategy = get_default_save_sharded_strategy()
@@ -192,97 +210,72 @@ class Checkpointer:
             return FullyParallelSaveStrategyWrapper(strategy, group)
         return strategy
 
-    def _prepare(self, step: int, needed: int) -> Path:
-        folder = verify.step_folder(self.directory, step).with_suffix(verify.PARTIAL)
+    def _write_now(self, request: AsyncRequest) -> None:
+        """Core's `execute_sync`, with a failure told to every rank instead of awaited by them."""
         problem = None
-        if self.is_first:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for stale in self.directory.glob(f"*{verify.PARTIAL}"):
-                shutil.rmtree(stale)
-            problem = _user_error(check_disk_space, self.directory, needed)
-            if problem is None:
-                folder.mkdir()
-        self._raise_together(problem)
-        return folder
-
-    def _write(self, write: Callable[[], Any]) -> Any:
-        """Runs `write`; a failure (a disk that filled up, say) leaves nothing half-written."""
         try:
-            return write()
-        except Exception as error:
-            shutil.rmtree(self.saving.partial, ignore_errors=True)
-            raise UserError(
-                f"saving {self.saving.partial} failed: {error}; free disk space or move run_dir. "
-                f"The last committed checkpoint is untouched"
-            ) from error
-
-    def _digest(self) -> None:
-        """Digests this rank's share of the files, in a thread: the step loop goes on."""
-        save = self.saving
-        if self.is_first:
-            self.write_sidecars(save.partial)
-            (save.partial / STATE).write_text(json.dumps(asdict(save.state)) + "\n")
-        torch.distributed.barrier(group=self.control)
-        rank, size = self.control.rank(), self.control.size()
-        mine = verify.files_to_digest(save.partial)[rank::size]
-        save.digesting = threading.Thread(
-            target=lambda: save.digests.update(verify.digest_files(save.partial, mine))
-        )
-        save.digesting.start()
+            args = list(request.async_fn_args)
+            if request.preload_fn is not None:
+                args[1] = request.preload_fn()
+            if request.async_fn is not None:
+                request.async_fn(*args, **request.async_fn_kwargs)
+        except Exception as error:  # whatever a writer dies of
+            problem = _reason(error)
+        self.store.raise_together(problem)
+        for finalize in request.finalize_fns:
+            finalize()
 
     def _commit(self) -> None:
-        save, self.saving = self.saving, None
-        shares = _gather(save.digests, self.control)
-        if self.is_first:
-            final = verify.step_folder(self.directory, save.state.step)
-            if final.exists():  # damaged, or it would not have been saved again
-                shutil.rmtree(final)
-            digests = {name: entry for share in shares for name, entry in share.items()}
-            verify.commit(save.partial, final, digests)
-            total = sum(entry["bytes"] for entry in digests.values())
-            logger.info("saved %s (%s, %d files)", final, gigabytes(total), len(digests))
-            self._retain()
-        torch.distributed.barrier(group=self.control)
+        self.store.commit(self.saving)
+        self.good_step, self.saving = self.saving.state.step, None
 
-    def _retain(self) -> None:
-        steps = verify.committed_steps(self.directory)
-        for step in steps_to_delete(steps, self.config.keep_last, self.config.keep_every):
-            shutil.rmtree(verify.step_folder(self.directory, step))
-
-    def _problem(self, folder: Path) -> Optional[str]:
-        """What is wrong with a checkpoint; every rank reads its share and hears the same."""
-        rank, size = self.control.rank(), self.control.size()
-        mine = _user_error(verify.verify_checkpoint, folder, rank, size)
-        return next((p for p in _gather(mine, self.control) if p is not None), None)
-
-    def _raise_together(self, problem: Optional[str]) -> None:
-        found = next((p for p in _gather(problem, self.control) if p is not None), None)
-        if found is not None:
-            raise UserError(found)
+    @contextmanager
+    def _nothing_half_written(self) -> Iterator[None]:
+        """A failure inside (a disk that filled up, say) removes the save and is explained."""
+        save = self.saving
+        try:
+            yield
+        except Exception as error:
+            self.saving = None
+            self.store.abandon(save)
+            raise UserError(
+                f"the checkpoint of step {save.state.step} could not be written to "
+                f"{self.store.directory}: {_reason(error)}. Nothing of it was kept, and earlier "
+                f"checkpoints are untouched; free disk space or move run_dir, then start the run "
+                f"again"
+            ) from error
 
 
 def load_weights(folder: Path, model: ParallelModel) -> None:
-    """Loads the weights alone from a committed checkpoint into chunks of any layout.
+    """Loads the weights alone from a verified checkpoint into chunks of any layout.
 
     Raises:
         UserError: a tensor is absent or has another shape.
     """
-    content = _model_content(model)
+    _take_weights(model, _load(_model_content(model), folder))
+
+
+def _load(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
-        loaded = dist_checkpointing.load(content, str(folder))
-    except (dist_checkpointing.core.CheckpointingException, KeyError) as error:
+        return dist_checkpointing.load(content, str(folder))
+    except (CheckpointingException, CheckpointException, KeyError) as error:
         raise UserError(
-            f"{folder} does not hold this model's weights: {error}; compare model.* in "
-            f"{folder / 'config.yaml'} with the run's"
+            f"{folder} does not hold what this run's model and optimizer need: {_reason(error)}; "
+            f"compare its config.yaml with the run's, or take its weights alone with "
+            f"checkpoint.load_optimizer=false"
         ) from error
-    _take_weights(model, loaded)
+
+
+def _sharding() -> dict[str, Any]:
+    # A new one each time: core keeps this world's process groups in it.
+    return {"distrib_optim_sharding_type": "fully_reshardable"}
 
 
 def _model_content(model: ParallelModel) -> dict[str, Any]:
     chunks = model.bare_chunks
     names = ["model"] if len(chunks) == 1 else [f"model{i}" for i in range(len(chunks))]
     return {
-        name: chunk.sharded_state_dict(metadata=SHARDING)
+        name: chunk.sharded_state_dict(metadata=_sharding())
         for name, chunk in zip(names, chunks, strict=True)
     }
 
@@ -303,18 +296,16 @@ def _global_bytes(content: dict[str, Any], group: torch.distributed.ProcessGroup
                 mine += data.nbytes
     total = torch.tensor([mine])
     torch.distributed.all_reduce(total, group=group)
-    return int(total.item())
+    return int(total.item()) + OVERHEAD_BYTES
 
 
-def _gather(value: Any, group: torch.distributed.ProcessGroup) -> list[Any]:
-    values = [None] * group.size()
-    torch.distributed.all_gather_object(values, value, group=group)
-    return values
-
-
-def _user_error(check: Callable, *args: Any) -> Optional[str]:
-    try:
-        check(*args)
-    except UserError as error:
-        return str(error)
-    return None
+def _reason(error: BaseException) -> str:
+    """The first line of what happened; core's own exceptions hold those of the ranks."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        rank, (error, _) = next(iter(failures.items()))
+        return f"rank {rank}: {_reason(error)}"
+    if failures is not None:
+        return "another rank failed; see its message"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)

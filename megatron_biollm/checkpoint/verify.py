@@ -1,14 +1,17 @@
 """Whether a checkpoint is whole: commit marker, completeness, digests.
 
-A checkpoint is written to `step_XXXXXXXX.partial`; when every file is there and digested, the
-marker is written and the folder renamed. So a folder without the marker, or with another name,
-was never committed.
+A checkpoint is written to `step_XXXXXXXX.*.partial`; when every file is there, digested and on the
+disk, the marker is written and the folder renamed. So a folder without the marker, or with another
+name, was never committed. Digests find damage, not malice: who can write the files can write the
+digests too (what is safe then: `safe_pickle.py`, and the head of `sharded.py`).
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from megatron_biollm.checkpoint.safe_pickle import check_checkpoint_pickles
@@ -16,6 +19,8 @@ from megatron_biollm.config import UserError
 
 DIGESTS, MARKER, PARTIAL = "digests.json", "COMMITTED", ".partial"
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
+
+Digests = dict[str, dict[str, object]]
 
 
 class BadCheckpoint(UserError):
@@ -27,17 +32,28 @@ def step_folder(directory: Path, step: int) -> Path:
     return directory / f"step_{step:08d}"
 
 
-def committed_steps(directory: Path) -> list[int]:
-    """Steps whose folders carry the final name and the marker, oldest first."""
+def step_of(folder: Path) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(STEP_FOLDER.fullmatch(folder.name)[1])
+
+
+def step_folders(directory: Path) -> list[Path]:
+    """Folders that carry the name of a committed checkpoint, good or not, newest first."""
     if not directory.is_dir():
         return []
-    found = [(STEP_FOLDER.fullmatch(p.name), p) for p in directory.iterdir()]
-    return sorted(int(match[1]) for match, p in found if match and (p / MARKER).is_file())
+    found = [path for path in directory.iterdir() if STEP_FOLDER.fullmatch(path.name)]
+    return sorted((path for path in found if path.is_dir()), key=step_of, reverse=True)
 
 
-def digest_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, object]]:
-    """Size and SHA-256 of each named file of `folder`."""
-    return {name: _digest(folder / name) for name in names}
+def unfinished_folders(directory: Path) -> list[Path]:
+    """Folders of saves (and deletions) that are under way or were cut off."""
+    return sorted(path for path in directory.glob(f"step_*{PARTIAL}") if path.is_dir())
+
+
+def committed_steps(directory: Path) -> list[int]:
+    """Steps whose folders carry the final name and the marker, oldest first."""
+    folders = reversed(step_folders(directory))
+    return [step_of(folder) for folder in folders if (folder / MARKER).is_file()]
 
 
 def files_to_digest(folder: Path) -> list[str]:
@@ -46,7 +62,39 @@ def files_to_digest(folder: Path) -> list[str]:
     return sorted(name for name in names if name not in (DIGESTS, MARKER))
 
 
-def read_digests(folder: Path) -> dict[str, dict[str, object]]:
+def digest_files(folder: Path, names: Iterable[str]) -> Digests:
+    """Size and SHA-256 of each named file of `folder`, after forcing it to the disk."""
+    digests = {}
+    for name in names:
+        _sync(folder / name)
+        digests[name] = _digest(folder / name)
+    return digests
+
+
+def commit(partial: Path, final: Path, digests: Digests) -> None:
+    """Writes digests and marker, then gives the folder its final name: the last act of a save.
+
+    Each of them reaches the disk before the next one: a power cut leaves the checkpoint whole
+    or uncommitted.
+
+    Raises:
+        BadCheckpoint: a file of the folder has no digest.
+    """
+    missing = set(files_to_digest(partial)) - set(digests)
+    if missing:
+        raise BadCheckpoint(f"{partial}: not digested: {', '.join(sorted(missing))}")
+    text = json.dumps(digests, indent=1, sort_keys=True).encode()
+    (partial / DIGESTS).write_bytes(text)
+    _sync(partial / DIGESTS)
+    (partial / MARKER).write_text(hashlib.sha256(text).hexdigest() + "\n")
+    _sync(partial / MARKER)
+    for folder in [path for path in partial.rglob("*") if path.is_dir()] + [partial]:
+        _sync(folder)
+    partial.rename(final)
+    _sync(final.parent)
+
+
+def read_digests(folder: Path) -> Digests:
     """The recorded sizes and digests of a committed checkpoint.
 
     Raises:
@@ -54,66 +102,87 @@ def read_digests(folder: Path) -> dict[str, dict[str, object]]:
     """
     if not folder.is_dir():
         raise BadCheckpoint(f"{folder} does not exist; give the path of a step_XXXXXXXX folder")
+    if folder.suffix == PARTIAL:
+        raise BadCheckpoint(
+            f"{folder} was never committed: its save is under way or was cut off; use an older "
+            f"checkpoint (the run's next save removes this one)"
+        )
     if not (folder / MARKER).is_file() or not (folder / DIGESTS).is_file():
         raise BadCheckpoint(
             f"{folder} was never committed (no {MARKER} with {DIGESTS}): the save was cut off; "
             f"use an older checkpoint and delete this one"
         )
     text = (folder / DIGESTS).read_bytes()
-    if hashlib.sha256(text).hexdigest() != (folder / MARKER).read_text().strip():
-        raise BadCheckpoint(f"{folder / DIGESTS} does not match {MARKER}: it was changed")
+    if hashlib.sha256(text).hexdigest().encode() != (folder / MARKER).read_bytes().strip():
+        raise BadCheckpoint(
+            f"{folder / DIGESTS} does not match {MARKER}: one of them was changed; use an older "
+            f"checkpoint"
+        )
     return json.loads(text)
 
 
-def verify_checkpoint(folder: Path, part: int = 0, parts: int = 1) -> list[str]:
-    """Compares the files of a committed checkpoint with their digests.
+def find_problems(folder: Path, part: int = 0, parts: int = 1) -> Iterator[str]:
+    """What is wrong with the files of a committed checkpoint, each with its name and the remedy.
 
     Args:
         folder: of one step.
         part: this reader's share of the files, when several share the reading.
         parts: how many share it.
+    """
+    try:
+        recorded = read_digests(folder)
+        for name in sorted(recorded)[part::parts]:
+            yield from _compare(folder / name, recorded[name])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        yield str(error) if isinstance(error, UserError) else f"{folder} is unreadable: {error}"
+        return
+    if part == 0:
+        try:
+            check_checkpoint_pickles(folder)
+        except UserError as error:
+            yield str(error)
 
-    Returns:
-        The names of the files checked.
+
+def verify_checkpoint(folder: Path, part: int = 0, parts: int = 1) -> None:
+    """Compares the files of a committed checkpoint with their digests.
+
+    Args:
+        folder, part, parts: as for `find_problems`.
 
     Raises:
-        BadCheckpoint: naming the first missing, resized or changed file.
-        UserError: a pickle inside names something a checkpoint does not need.
+        BadCheckpoint: never committed, or the first file that is missing, resized, changed, or a
+            pickle that names what no checkpoint needs.
     """
-    recorded = read_digests(folder)
-    mine = sorted(recorded)[part::parts]
-    for name in mine:
-        _compare(folder / name, recorded[name])
-    if part == 0:
-        check_checkpoint_pickles(folder)
-    return mine
+    for problem in find_problems(folder, part, parts):
+        raise BadCheckpoint(problem)
 
 
-def commit(partial: Path, final: Path, digests: dict[str, dict[str, object]]) -> None:
-    """Writes digests and marker, then gives the folder its final name: the last act of a save."""
-    text = json.dumps(digests, indent=1, sort_keys=True).encode()
-    (partial / DIGESTS).write_bytes(text)
-    (partial / MARKER).write_text(hashlib.sha256(text).hexdigest() + "\n")
-    partial.rename(final)
-
-
-def _compare(path: Path, recorded: dict[str, object]) -> None:
+def _compare(path: Path, recorded: dict[str, object]) -> Iterator[str]:
     if not path.is_file():
-        raise BadCheckpoint(f"{path} is missing; use an older checkpoint")
+        yield f"{path} is missing; use an older checkpoint"
+        return
     size = path.stat().st_size
     if size != recorded["bytes"]:
-        raise BadCheckpoint(
-            f"{path} has {size} bytes, {recorded['bytes']} were written; use an older checkpoint"
-        )
-    if _digest(path)["sha256"] != recorded["sha256"]:
-        raise BadCheckpoint(
-            f"{path} was changed after it was written (SHA-256 differs); use an older checkpoint"
-        )
+        yield f"{path} has {size} bytes, {recorded['bytes']} were written; use an older checkpoint"
+    elif _digest(path)["sha256"] != recorded["sha256"]:
+        yield f"{path} was changed after it was written (SHA-256 differs); use an older checkpoint"
 
 
 def _digest(path: Path) -> dict[str, object]:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return {
             "bytes": path.stat().st_size,
             "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
         }
+
+
+def _sync(path: Path) -> None:
+    """Forces a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without fsync
+            raise
+    finally:
+        os.close(descriptor)

@@ -3,17 +3,14 @@
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from megatron_biollm.checkpoint.sharded import Checkpointer
-from megatron_biollm.checkpoint.verify import MARKER
 from megatron_biollm.config import UserError, dump_config
 from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.data.sidecar import check_tokenizer, check_vocabulary
@@ -35,7 +32,8 @@ from megatron_biollm.recipes.hooks import (
     timed,
 )
 from megatron_biollm.recipes.run_config import RunConfig
-from megatron_biollm.tokenizer.manifest import MANIFEST_FILE, TokenizerManifest, save_tokenizer
+from megatron_biollm.recipes.sidecars import check_sidecars, versions, write_sidecars
+from megatron_biollm.tokenizer.manifest import TokenizerManifest
 from megatron_biollm.tokenizer.tokenizer import Tokenizer, build_tokenizer
 from megatron_biollm.training.loop import Hook, train
 from megatron_biollm.training.optimizer import (
@@ -116,9 +114,7 @@ def load_run_tokenizer(config: RunConfig) -> tuple[Tokenizer, TokenizerManifest]
 
 
 @contextlib.contextmanager
-def distributed(
-    config: RunConfig, device: Device
-) -> Iterator[torch.distributed.ProcessGroup]:
+def distributed(config: RunConfig, device: Device) -> Iterator[torch.distributed.ProcessGroup]:
     """Joins the world, opens the run folder and the logs; leaves and closes them at the end."""
     timeout = config.parallel.distributed_timeout_minutes
     device.init_distributed(timeout)
@@ -173,9 +169,7 @@ def build_model(run: Run) -> ParallelModel:
 def build_trainer(run: Run, model: ParallelModel) -> tuple[Trainer, Checkpointer]:
     """The step and the checkpoints over one model."""
     config = run.config
-    optimizer = build_optimizer(
-        model, config.optimizer, config.parallel.use_distributed_optimizer
-    )
+    optimizer = build_optimizer(model, config.optimizer, config.parallel.use_distributed_optimizer)
     scheduler = build_scheduler(optimizer, config.optimizer, config.training.train_iters)
     trainer = Trainer(
         model,
@@ -191,8 +185,9 @@ def build_trainer(run: Run, model: ParallelModel) -> tuple[Trainer, Checkpointer
         model,
         optimizer,
         run.control,
-        write_sidecars=partial(write_sidecars, run),
-        check_sidecars=partial(check_sidecars, run),
+        write_sidecars=partial(write_sidecars, config, run.tokenizer),
+        check_sidecars=partial(check_sidecars, config, run.manifest),
+        train_iters=config.training.train_iters,
     )
     return trainer, checkpointer
 
@@ -240,40 +235,6 @@ def build_hooks(
     if profiled and torch.distributed.get_rank() in training.profile_ranks:
         hooks.append(Profile(training, config.run_path / "logs", run.device))
     return hooks, metrics
-
-
-def write_sidecars(run: Run, folder: Path) -> None:
-    """Writes what a checkpoint must tell about itself: config, layout, tokenizer, versions."""
-    (folder / "config.yaml").write_text(dump_config(run.config))
-    layout = asdict(run.config.parallel) | {"world_size": torch.distributed.get_world_size()}
-    (folder / "layout.json").write_text(json.dumps(layout, indent=1) + "\n")
-    (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
-    save_tokenizer(
-        run.tokenizer, folder / "tokenizer", run.config.model.make_vocab_size_divisible_by
-    )
-
-
-def check_sidecars(run: Run, folder: Path) -> None:
-    """Checks that a checkpoint was made with this run's tokenizer.
-
-    Raises:
-        UserError: naming both.
-    """
-    path = folder / "tokenizer" / MANIFEST_FILE
-    if path.is_file():
-        TokenizerManifest.read(path).check_same(
-            run.manifest, str(folder), "this run", padded=True
-        )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    found = {"python": platform.python_version()}
-    for name in ("megatron_biollm", "megatron-core", "torch", "transformers",
-                 "transformer-engine", "flash-attn", "apex"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def _throughput(run: Run) -> Throughput:
