@@ -25,6 +25,8 @@ setup(
         "transformers>=5.0",
         "tokenizers>=0.22",
         "sentencepiece>=0.2",
+        # sentencepiece reads its own model format through it, without declaring it.
+        "protobuf>=4",
         "safetensors>=0.5",
         "omegaconf>=2.3",
         "pyyaml>=6",
