@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 import traceback
@@ -23,6 +24,15 @@ from tqdm import tqdm
 from megatron_biollm.config import UserError, option
 
 _PACKAGE = "megatron_biollm"
+# Starts of messages: optional kernels that are absent, and core's use of what torch renames.
+_KNOWN_WARNINGS = (
+    "Transformer Engine and Apex are not installed",
+    "Apex is not installed",
+    "full scope is deprecated",
+    "The .grad attribute of a Tensor that is not a leaf",
+    "`torch.distributed.reduce_scatter_tensor` is deprecated",
+    "`torch.distributed.all_gather_into_tensor` is deprecated",
+)
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -108,13 +118,13 @@ def run_tool(main: Callable[[], int | None]) -> int:
 
 
 def _hush_known_warnings() -> None:
-    """Silences what megatron-core says once per module and process where its optional kernels are
-    absent; a run names the layers it uses itself. Processes started by the tool are quiet too."""
-    message = "Transformer Engine and Apex are not installed"
-    warnings.filterwarnings("ignore", message=message)
+    """Silences what core and torch say in every process and a user cannot act on. A run names its
+    layers and kernels itself. Processes started by the tool are quiet too."""
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=re.escape(message))
     inherited = os.environ.get("PYTHONWARNINGS", "")
-    if message not in inherited:
-        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [inherited, f"ignore:{message}"]))
+    missing = [f"ignore:{m}" for m in _KNOWN_WARNINGS if m not in inherited]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [inherited, *missing]))
 
 
 def _to_rank_file(text: str) -> None:

@@ -59,6 +59,9 @@ class Device:
     def init_distributed(self, timeout_minutes: int) -> None:
         """Joins the process group that torchrun describes; without torchrun, a world of one."""
         timeout = timedelta(minutes=timeout_minutes)
+        # Core relies on one hardware queue to start tensor-parallel communication before the
+        # computation that hides it; read by CUDA when it starts.
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
         if self.kind == "cuda":
             torch.cuda.set_device(self.torch_device)
         if "RANK" in os.environ:

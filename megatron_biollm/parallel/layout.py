@@ -101,14 +101,16 @@ class ParallelConfig:
             )
         return world_size // self.model_parallel_size
 
-    def describe(self) -> str:
-        """Short form such as `TP2 x PP2 x CP1`."""
+    def describe(self, data_parallel_size: Optional[int] = None) -> str:
+        """Short form such as `TP2 x PP2 x CP1 x DP4 + SP`; without DP where it is not known."""
         text = (
             f"TP{self.tensor_model_parallel_size} x PP{self.pipeline_model_parallel_size} "
             f"x CP{self.context_parallel_size}"
         )
         if self.virtual_pipeline_model_parallel_size:
             text += f" x VPP{self.virtual_pipeline_model_parallel_size}"
+        if data_parallel_size is not None:
+            text += f" x DP{data_parallel_size}"
         return text + (" + SP" if self.sequence_parallel else "")
 
     def _check_virtual_pipeline(self) -> None:

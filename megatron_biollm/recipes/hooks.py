@@ -42,8 +42,10 @@ class LogMetrics:
         self.seconds += row["step_time_s"]
         self.steps += 1
         # A validated step is logged in any case, so that its loss is not lost.
-        if state.step % self.interval and state.step != self.last_step and (
-            "validation_loss" not in row
+        if (
+            state.step % self.interval
+            and state.step != self.last_step
+            and ("validation_loss" not in row)
         ):
             return
         tokens = state.consumed_tokens - (self.tokens_before or 0)
@@ -75,9 +77,7 @@ class Validate:
         per_rank = config.global_batch_size // (
             config.micro_batch_size * self.trainer.model.groups.dp.size()
         )
-        row["validation_loss"] = self.trainer.evaluate(
-            self.batches(), per_rank * config.eval_iters
-        )
+        row["validation_loss"] = self.trainer.evaluate(self.batches(), per_rank * config.eval_iters)
 
 
 class SaveCheckpoints:

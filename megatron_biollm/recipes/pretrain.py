@@ -156,12 +156,11 @@ def build_model(run: Run) -> ParallelModel:
             seed=config.training.seed,
         )
     logger.info(
-        "device %s (%s); layers %s (%s); %s x DP%d",
+        "device %s (%s); layers %s (%s); %s",
         run.device.kind,
         run.device.reason,
         *model.transformer_impl,
-        config.parallel.describe(),
-        groups.dp.size(),
+        config.parallel.describe(groups.dp.size()),
     )
     return model
 
@@ -223,7 +222,7 @@ def build_hooks(
         run.device,
         config.logging.log_interval,
         training.train_iters,
-        f"{config.parallel.describe()} x DP{trainer.model.groups.dp.size()}",
+        config.parallel.describe(trainer.model.groups.dp.size()),
     )
     log.start_from(state)
     hooks: list[Hook] = []
