@@ -29,7 +29,7 @@ class DataConfig:
     eod_mask_loss: bool = option(False, "no loss where the input token is the end of a document")
     reset_position_ids: bool = option(False, "positions start again after the end of a document")
     reset_attention_mask: bool = option(
-        False, "no attention across documents: samples carry an attention_mask"
+        False, "no attention across documents; needs reset_position_ids"
     )
     mmap_bin_files: bool = option(True, "map the .bin files into memory; false reads them by seeks")
 

@@ -192,7 +192,8 @@ def _core_config(source: Source) -> GPTDatasetConfig:
         reset_position_ids=cut.reset_position_ids,
         reset_attention_mask=cut.reset_attention_mask,
         eod_mask_loss=cut.eod_mask_loss,
-        create_attention_mask=cut.reset_attention_mask,
+        # The training step marks documents by their positions; a mask would take seq^2 bytes.
+        create_attention_mask=False,
     )
 
 

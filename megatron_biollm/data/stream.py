@@ -42,8 +42,8 @@ class SampleStream:
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """tokens, labels, position_ids: int64 [seq]; loss_mask: float32 [seq].
 
-        With data.reset_attention_mask also attention_mask: bool [1, seq, seq], True where
-        attention is not allowed, as core has it.
+        With data.reset_position_ids a document starts where its position is 0; the training step
+        derives from that what data.reset_attention_mask hides.
         """
         place = self.blend.locate(index)
         return self.sources[place.source].epoch(place.epoch)[place.sample]

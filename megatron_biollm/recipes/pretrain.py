@@ -109,7 +109,6 @@ def load_run_tokenizer(config: RunConfig) -> tuple[Tokenizer, TokenizerManifest]
     multiple = config.model.make_vocab_size_divisible_by
     manifest = TokenizerManifest.from_tokenizer(tokenizer, multiple)
     check_tokenizer(config.data.prefixes(), manifest)
-    check_vocabulary(config.data.prefixes(), tokenizer.vocab_size)
     return tokenizer, manifest
 
 
@@ -132,11 +131,18 @@ def distributed(config: RunConfig, device: Device) -> Iterator[torch.distributed
 
 
 def open_data(run: Run) -> Datasets:
-    """Opens the corpora; rank 0 builds the sample index if `tools/build_index.py` has not."""
+    """Opens the corpora; rank 0 checks their ids, and builds the sample index if
+    `tools/build_index.py` has not.
+
+    Raises:
+        UserError: a corpus is missing, damaged, too short, or holds ids beyond the vocabulary.
+    """
     config = run.config
     data, sizes, seed = config.data, config.model, config.training.seed
     samples = config.training.train_iters * config.training.global_batch_size
     if torch.distributed.get_rank() == 0:
+        # A corpus without a sidecar is read through for its largest id.
+        check_vocabulary(data.prefixes(), run.tokenizer.vocab_size)
         ensure_index(data, sizes.seq_length, seed, samples)
     torch.distributed.barrier(group=run.control)
     return build_datasets(data, sizes.seq_length, seed, run.tokenizer.eod)
