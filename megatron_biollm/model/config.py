@@ -83,8 +83,11 @@ class ModelConfig:
             "num_layers",
             "hidden_size",
             "num_attention_heads",
+            "num_query_groups",
             "ffn_hidden_size",
             "seq_length",
+            "max_position_embeddings",
+            "make_vocab_size_divisible_by",
         ):
             value = getattr(self, name)
             if value is None:

@@ -134,6 +134,10 @@ class ParallelConfig:
                 f"parallel.recompute_granularity={granularity} is unknown; choose "
                 f"{' or '.join(RECOMPUTE_GRANULARITIES)}, or leave it unset"
             )
+        if self.recompute_num_layers is not None and self.recompute_num_layers < 1:
+            raise UserError(
+                f"parallel.recompute_num_layers={self.recompute_num_layers} must be at least 1"
+            )
         if granularity == "full":
             self.recompute_method = self.recompute_method or "uniform"
             self.recompute_num_layers = self.recompute_num_layers or 1
