@@ -64,6 +64,7 @@ def parallelize(
     bf16: bool,
     seed: int,
     trainable: bool = True,
+    draw_weights: bool = True,
 ) -> ParallelModel:
     """Builds this rank's chunks with weights that depend on the seed alone, not on the layout.
 
@@ -75,6 +76,8 @@ def parallelize(
         bf16: bf16 parameters (fp32 main gradients), else fp32.
         seed: of the initial weights.
         trainable: wrap for data parallelism (gradients, their reduction).
+        draw_weights: False leaves weights as allocated, for a checkpoint to overwrite; only
+            without `trainable`, since core marks parameters for the optimizer as it draws them.
 
     Raises:
         UserError: sizes and degrees do not fit, or the layers asked for are absent.
@@ -83,13 +86,14 @@ def parallelize(
     impl = choose_transformer_impl(sizes.transformer_impl, device.kind)
     _check_kernels(parallel, impl[0])
     config = transformer_config(sizes, parallel, device.kind, impl[0], bf16)
+    config.perform_initialization = trainable or draw_weights
     # Core's generators per tensor-parallel rank; nothing draws from them while dropout is 0.
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     chunks = [
         _build_chunk(sizes, parallel, config, impl[0], groups, stage).to(device.torch_device)
         for stage in range(parallel.virtual_pipeline_model_parallel_size or 1)
     ]
-    for chunk in chunks:
+    for chunk in chunks if config.perform_initialization else ():
         initialize_weights(chunk, seed, sizes.init_method_std, sizes.num_layers)
     if bf16:
         chunks = [Float16Module(config, chunk) for chunk in chunks]

@@ -162,7 +162,14 @@ def build_generator(
     sizes = dataclasses.replace(config.model, transformer_impl="auto")
     groups = create_process_groups(layout)
     model = parallelize(
-        sizes, layout, device, groups, bf16=config.training.bf16, seed=0, trainable=False
+        sizes,
+        layout,
+        device,
+        groups,
+        bf16=config.training.bf16,
+        seed=0,
+        trainable=False,
+        draw_weights=False,
     )
     load_weights(folder, model)
     logger.info(
