@@ -12,6 +12,7 @@ import torch
 
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.config import UserError, dump_config
+from megatron_biollm.data.layout import read_layout
 from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.data.sidecar import check_tokenizer, check_vocabulary
 from megatron_biollm.data.stream import Datasets, build_datasets, ensure_index
@@ -78,6 +79,7 @@ def pretrain(config: RunConfig) -> TrainState:
     """
     device = select_device(config.training.device)
     config.check_world(int(os.environ.get("WORLD_SIZE", 1)))
+    check_inputs(config)
     tokenizer, manifest = load_run_tokenizer(config)
     with device.core_context(), group_step_adam(), distributed(config, device) as control:
         run = Run(config, device, control, tokenizer, manifest)
@@ -98,6 +100,27 @@ def pretrain(config: RunConfig) -> TrainState:
         return state
 
 
+def check_inputs(config: RunConfig) -> None:
+    """Looks at what the run will read, before anything is written or any rank is waited for.
+
+    Raises:
+        UserError: no corpus, one is missing or torn, or there is no checkpoint to load.
+    """
+    if not config.data.prefixes():
+        raise UserError(
+            "data.data_path and data.train_data_path are empty; give the prefixes of corpora that "
+            "tools/preprocess_data.py made"
+        )
+    for prefix in config.data.prefixes():
+        read_layout(prefix)
+    load = config.checkpoint.load
+    if load is not None and not Path(load).is_dir():
+        raise UserError(
+            f"checkpoint.load={load} is not a folder; give a run, its checkpoints, or one "
+            f"step_XXXXXXXX"
+        )
+
+
 def load_run_tokenizer(config: RunConfig) -> tuple[Tokenizer, TokenizerManifest]:
     """The run's tokenizer; the model takes its vocabulary size, the data must have been made by it.
 
@@ -116,6 +139,7 @@ def load_run_tokenizer(config: RunConfig) -> tuple[Tokenizer, TokenizerManifest]
 def distributed(config: RunConfig, device: Device) -> Iterator[torch.distributed.ProcessGroup]:
     """Joins the world, opens the run folder and the logs; leaves and closes them at the end."""
     timeout = config.parallel.distributed_timeout_minutes
+    _make_run_folder(config.run_path)
     device.init_distributed(timeout)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     setup_logging(rank, world, config.run_path / "logs")
@@ -267,8 +291,16 @@ def _batches(run: Run, model: ParallelModel, stream, first: int, num_workers=Non
     )
 
 
+def _make_run_folder(path: Path) -> None:
+    try:
+        (path / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"run_dir={path} cannot be made ({error.strerror}); give a folder you may write to"
+        ) from error
+
+
 def _atomic_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)
