@@ -102,11 +102,14 @@ class Profile:
         self.first, self.last = config.profile_step_start, config.profile_step_end
         self.path = folder / f"trace_rank_{torch.distributed.get_rank():05d}.json"
         self.profiler = torch.profiler.profile(activities=activities)
+        self.running = False
 
     def __call__(self, state: TrainState, row: Row) -> None:
         if state.step == self.first - 1:
             self.profiler.start()
-        if state.step == self.last:
+            self.running = True
+        # A run that is resumed after the first of the steps has nothing to write.
+        if state.step == self.last and self.running:
             self.profiler.stop()
             self.profiler.export_chrome_trace(str(self.path))
             logger.info("profile of steps %d to %d: %s", self.first, self.last, self.path)

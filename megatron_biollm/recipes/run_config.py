@@ -56,17 +56,20 @@ class RunConfig:
         Raises:
             UserError: the world does not fit the degrees, or the batches do not fit the world.
         """
-        self.training.check_batches(self.parallel.data_parallel_size(world_size))
-        per_rank = self.training.global_batch_size // (
-            self.training.micro_batch_size * self.parallel.data_parallel_size(world_size)
-        )
+        data_parallel = self.parallel.data_parallel_size(world_size)
+        self.training.check_batches(data_parallel)
+        if not self.parallel.virtual_pipeline_model_parallel_size:
+            return
         pipeline = self.parallel.pipeline_model_parallel_size
-        if self.parallel.virtual_pipeline_model_parallel_size and per_rank % pipeline:
-            raise UserError(
-                f"the interleaved schedule needs micro-batches per step ({per_rank}) to be a "
-                f"multiple of parallel.pipeline_model_parallel_size={pipeline}; change "
-                f"training.global_batch_size or micro_batch_size"
-            )
+        width = self.training.micro_batch_size * data_parallel
+        for size in (self.training.global_batch_size, *self.training.rampup_batch_size[:2]):
+            if size // width % pipeline:
+                raise UserError(
+                    f"the interleaved schedule needs micro-batches per step ({size // width} for "
+                    f"{size} sequences) to be a multiple of "
+                    f"parallel.pipeline_model_parallel_size={pipeline}; change "
+                    f"training.global_batch_size, its ramp or micro_batch_size"
+                )
 
     def set_vocab_size(self, vocab_size: int, where: str) -> None:
         """Takes the true vocabulary size from the tokenizer.
@@ -104,6 +107,13 @@ class RunConfig:
             raise UserError(
                 f"optimizer.lr_warmup_iters={warmup} exceeds the {length} steps of the schedule "
                 f"(optimizer.lr_decay_iters, or training.train_iters); shorten the warmup"
+            )
+        tail = self.optimizer.lr_wsd_decay_iters or 0
+        if self.optimizer.lr_decay_style == "WSD" and warmup + tail > length:
+            raise UserError(
+                f"optimizer.lr_warmup_iters={warmup} and lr_wsd_decay_iters={tail} together exceed "
+                f"the {length} steps of the schedule (optimizer.lr_decay_iters, or "
+                f"training.train_iters); shorten one of them"
             )
 
 

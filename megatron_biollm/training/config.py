@@ -51,6 +51,13 @@ class OptimizerConfig:
         for name in ("lr_warmup_iters", "weight_decay", "clip_grad"):
             if getattr(self, name) < 0:
                 raise UserError(f"optimizer.{name}={getattr(self, name)} must not be negative")
+        for name in ("lr_decay_iters", "lr_wsd_decay_iters"):
+            _check_at_least(1, f"optimizer.{name}", getattr(self, name))
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"optimizer.{name}={getattr(self, name)} must be at least 0 and less than 1"
+                )
 
 
 @dataclass
@@ -78,13 +85,16 @@ class TrainingConfig:
     profile_ranks: list[int] = option([0], "torch profiler: ranks that write a trace")
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch_size", "global_batch_size", "train_iters", "eval_iters"):
-            if getattr(self, name) < 1:
-                raise UserError(f"training.{name}={getattr(self, name)} must be at least 1")
-        if (self.profile_step_start is None) != (self.profile_step_end is None):
-            raise UserError(
-                "training.profile_step_start and profile_step_end go together; set both or neither"
-            )
+        for name in (
+            "micro_batch_size",
+            "global_batch_size",
+            "train_iters",
+            "eval_iters",
+            "exit_interval",
+        ):
+            _check_at_least(1, f"training.{name}", getattr(self, name))
+        _check_at_least(0, "training.eval_interval", self.eval_interval)
+        self._check_profile()
         self._check_ramp()
 
     def global_batch_size_at(self, consumed_samples: int) -> int:
@@ -114,6 +124,18 @@ class TrainingConfig:
                     f"{divisor}; change one of them"
                 )
 
+    def _check_profile(self) -> None:
+        start, end = self.profile_step_start, self.profile_step_end
+        if (start is None) != (end is None):
+            raise UserError(
+                "training.profile_step_start and profile_step_end go together; set both or neither"
+            )
+        if start is not None and not 2 <= start <= end:
+            raise UserError(
+                f"training.profile_step_start={start} and profile_step_end={end} must be steps in "
+                f"order, from 2 on (the first step of a process only warms it up)"
+            )
+
     def _check_ramp(self) -> None:
         if not self.rampup_batch_size:
             return
@@ -128,6 +150,11 @@ class TrainingConfig:
                 f"training.rampup_batch_size={self.rampup_batch_size} does not reach "
                 f"global_batch_size={self.global_batch_size} from {start} in steps of {increment}"
             )
+
+
+def _check_at_least(least: int, name: str, value: Optional[int]) -> None:
+    if value is not None and value < least:
+        raise UserError(f"{name}={value} must be at least {least}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
