@@ -74,7 +74,7 @@ def find_checkpoints(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise UserError(f"{path} is no folder; give a checkpoint, a folder of them, or a run_dir")
-    if path.name.startswith("step_") or (path / verify.MARKER).is_file():
+    if verify.is_checkpoint(path):
         return [path]
     for directory in (path, path / "checkpoints"):
         found = verify.step_folders(directory) + verify.unfinished_folders(directory)

@@ -37,7 +37,9 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint import CheckpointException
 
+from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.config import CheckpointConfig
+from megatron_biollm.checkpoint.retention import gigabytes
 from megatron_biollm.checkpoint.store import STATE, CheckpointStore, Save
 from megatron_biollm.checkpoint.write_results import WriteResults
 from megatron_biollm.config import UserError
@@ -165,6 +167,10 @@ class Checkpointer:
         for directory in (path, path / "checkpoints"):
             if (folder := self.store.newest_good(directory)) is not None:
                 return self._restore(folder, with_optimizer)
+        if not self.store.on_first(verify.is_checkpoint, path):
+            raise UserError(
+                f"{path} holds no checkpoint; give a run, its checkpoints, or one step_XXXXXXXX"
+            )
         if (problem := self.store.problem(path)) is not None:
             raise UserError(problem)
         return self._restore(path, with_optimizer)
@@ -220,7 +226,7 @@ class Checkpointer:
             if request.async_fn is not None:
                 request.async_fn(*args, **request.async_fn_kwargs)
         except Exception as error:  # whatever a writer dies of
-            problem = _reason(error)
+            problem = f"rank {self.store.rank}: {_reason(error)}"
         self.store.raise_together(problem)
         for finalize in request.finalize_fns:
             finalize()
@@ -235,14 +241,14 @@ class Checkpointer:
         save = self.saving
         try:
             yield
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # torch's is no Exception
             self.saving = None
             self.store.abandon(save)
             raise UserError(
                 f"the checkpoint of step {save.state.step} could not be written to "
-                f"{self.store.directory}: {_reason(error)}. Nothing of it was kept, and earlier "
-                f"checkpoints are untouched; free disk space or move run_dir, then start the run "
-                f"again"
+                f"{self.store.directory} (now {gigabytes(self.store.free_bytes())} free): "
+                f"{_reason(error)}. Nothing of it was kept, and earlier checkpoints are "
+                f"untouched; free disk space or move run_dir, then start the run again"
             ) from error
 
 

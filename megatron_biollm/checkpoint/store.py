@@ -150,6 +150,10 @@ class CheckpointStore:
         """Leaves nothing of a failed save; each rank does so, as none may be able to wait."""
         shutil.rmtree(save.partial, ignore_errors=True)
 
+    def free_bytes(self) -> int:
+        """What the disk can still take."""
+        return shutil.disk_usage(self.directory).free
+
     def on_first(self, act: Callable[..., T], *args: Any) -> T:
         """Runs `act(*args)` on rank 0; every rank gets its value.
 
@@ -184,7 +188,7 @@ class CheckpointStore:
             return
         self.has_forecast = True
         count = most_at_once(self.config, step, self.train_iters)
-        text, fits = forecast(needed, count, shutil.disk_usage(self.directory).free)
+        text, fits = forecast(needed, count, self.free_bytes())
         (logger.info if fits else logger.warning)("%s: %s", self.directory, text)
 
     def _complete(self, save: Save) -> None:

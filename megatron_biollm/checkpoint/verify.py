@@ -45,6 +45,11 @@ def step_folders(directory: Path) -> list[Path]:
     return sorted((path for path in found if path.is_dir()), key=step_of, reverse=True)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is meant as one checkpoint, good or not: by its name or its marker."""
+    return path.name.startswith("step_") or (path / MARKER).is_file()
+
+
 def unfinished_folders(directory: Path) -> list[Path]:
     """Folders of saves (and deletions) that are under way or were cut off."""
     return sorted(path for path in directory.glob(f"step_*{PARTIAL}") if path.is_dir())
