@@ -4,6 +4,7 @@
 #   make quickstart CORPUS=my/files  the same with your own JSONL, plain text or PubMed XML
 #   make test                        the tests
 #   make test-slow                   the long proofs
+#   make test-core-range             the layouts with the newest megatron-core, on Python 3.12
 #   make lint                        style and format
 #
 # PYTHON       the interpreter to start from, 3.11 or later
@@ -24,11 +25,11 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --no-input --disable-pip-ver
 # Many small processes on few cores: one thread each is fastest.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart test test-slow lint format clean
+.PHONY: help quickstart test test-slow test-core-range lint format clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,7s/^#   //p' Makefile
+	@sed -n '3,8s/^#   //p' Makefile
 
 quickstart: $(VENV)/.ready
 	@PATH="$(abspath $(BIN)):$$PATH" bash examples/quickstart/run.sh $(if $(CORPUS),"$(CORPUS)")
@@ -38,6 +39,9 @@ test: $(VENV)/.ready-dev
 
 test-slow: $(VENV)/.ready-dev
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-core-range:
+	@TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" tests/core_range.sh $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
