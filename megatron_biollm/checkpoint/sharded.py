@@ -15,6 +15,7 @@ What is safe when loading a checkpoint from somebody else:
   Hugging Face folders with safetensors hold no pickles at all: `tools/convert_checkpoint.py`.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,6 +208,7 @@ class Checkpointer:
                 str(self.saving.partial),
                 sharded_strategy=self._strategy(),
                 async_sharded_save=True,
+                **_core_writer(),
             )
 
     def _strategy(self) -> Any:
@@ -275,6 +277,12 @@ def _load(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _sharding() -> dict[str, Any]:
     # A new one each time: core keeps this world's process groups in it.
     return {"distrib_optim_sharding_type": "fully_reshardable"}
+
+
+def _core_writer() -> dict[str, str]:
+    # Later versions of core would use a package of its own, if asked for nothing.
+    takes = inspect.signature(dist_checkpointing.save).parameters
+    return {"async_strategy": "mcore"} if "async_strategy" in takes else {}
 
 
 def _model_content(model: ParallelModel) -> dict[str, Any]:

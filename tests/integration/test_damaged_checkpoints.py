@@ -71,7 +71,7 @@ DAMAGE = {
     "a byte of common values": (lambda f: flip_a_byte(f / "common.pt"), "common.pt was changed"),
     "a byte of config": (lambda f: flip_a_byte(f / "config.yaml"), "config.yaml was changed"),
     "a byte of digests": (lambda f: flip_a_byte(f / "digests.json"), "does not match COMMITTED"),
-    "a file missing": (lambda f: (f / "__0_1.distcp").unlink(), "__0_1.distcp is missing"),
+    "a file missing": (lambda f: (f / "__1_0.distcp").unlink(), "__1_0.distcp is missing"),
     "no marker": (lambda f: (f / "COMMITTED").unlink(), "was never committed"),
     "cut short": (empty, ".metadata is missing"),
     "malicious": (forge, "names builtins.exec"),
