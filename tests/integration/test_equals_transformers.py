@@ -70,10 +70,9 @@ def deviations(steps, run, weights, **changed):
     )
 
 
-def test_twenty_steps_equal_those_of_transformers(trained, record_property):
+def test_twenty_steps_equal_those_of_transformers(trained):
     run, weights, steps = trained
     loss, grad_norm = deviations(steps, run, weights)
-    record_property("largest relative deviation", loss)
     print(f"against transformers: loss {loss:.1e}, gradient norm {grad_norm:.1e}")
     assert len(steps) == 20
     assert loss < 1e-4
