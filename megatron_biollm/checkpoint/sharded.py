@@ -17,6 +17,7 @@ What is safe when loading a checkpoint from somebody else:
 
 import inspect
 import json
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -187,9 +188,10 @@ class Checkpointer:
         for part in getattr(self.optimizer, "chained_optimizers", [self.optimizer]):
             if hasattr(part, "_init_optimizer_states_with_dummy_values"):
                 part._init_optimizer_states_with_dummy_values()
-        loaded = _load(self._content(is_loading=True), folder)
-        _take_weights(self.model, loaded)
-        self.optimizer.load_state_dict(loaded["optimizer"])
+        with _holding_what_is_needed(folder):
+            loaded = dist_checkpointing.load(self._content(is_loading=True), str(folder))
+            _take_weights(self.model, loaded)
+            self.optimizer.load_state_dict(loaded["optimizer"])
         logger.info("restored %s", folder)
         return TrainState(**{name: stored[name] for name in asdict(TrainState())})
 
@@ -260,17 +262,21 @@ def load_weights(folder: Path, model: ParallelModel) -> None:
     Raises:
         UserError: a tensor is absent or has another shape.
     """
-    _take_weights(model, _load(_model_content(model), folder))
+    with _holding_what_is_needed(folder):
+        _take_weights(model, dist_checkpointing.load(_model_content(model), str(folder)))
 
 
-def _load(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+@contextmanager
+def _holding_what_is_needed(folder: Path) -> Iterator[None]:
+    """Explains what core says of a checkpoint that lacks a tensor, or has one of another shape."""
     try:
-        return dist_checkpointing.load(content, str(folder))
+        yield
     except (CheckpointingException, CheckpointException, KeyError) as error:
         raise UserError(
-            f"{folder} does not hold what this run's model and optimizer need: {_reason(error)}; "
-            f"compare its config.yaml with the run's, or take its weights alone with "
-            f"checkpoint.load_optimizer=false"
+            f"{folder} does not hold what this run's model and optimizer need: {_reason(error)}. "
+            f"Compare its config.yaml with the run's (model.*, training.bf16, "
+            f"parallel.use_distributed_optimizer), or take its weights alone with checkpoint.load "
+            f"and checkpoint.load_optimizer=false"
         ) from error
 
 
@@ -314,7 +320,7 @@ def _global_bytes(content: dict[str, Any], group: torch.distributed.ProcessGroup
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what happened; core's own exceptions hold those of the ranks."""
+    """The start of what happened; core's own exceptions hold those of the ranks."""
     failures = getattr(error, "failures", None)
     if failures:
         rank, (error, _) = next(iter(failures.items()))
@@ -322,4 +328,4 @@ def _reason(error: BaseException) -> str:
     if failures is not None:
         return "another rank failed; see its message"
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else repr(error)
+    return textwrap.shorten(lines[0], 300) if lines else repr(error)

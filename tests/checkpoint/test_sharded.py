@@ -73,6 +73,16 @@ def test_resume_is_exact_in_the_same_layout(world, inputs, finished, tmp_path, a
     assert tensors(checkpoint(run_dir, LAST)) == tensors(checkpoint(finished, LAST))
 
 
+def test_resume_is_exact_with_bf16_weights_and_fp32_master_weights(world, inputs, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    bf16 = [*inputs, "training.bf16=true"]
+    world.run(2, pretrain_here, [*bf16, f"run_dir={whole}"], joined=False)
+    options = [f"checkpoint.load={checkpoint(whole, 2)}", f"run_dir={resumed}"]
+    world.run(2, pretrain_here, bf16 + options, joined=False)
+    assert trained(resumed) == trained(whole, first=3)
+    assert tensors(checkpoint(resumed, LAST)) == tensors(checkpoint(whole, LAST))
+
+
 def test_a_save_in_the_background_commits_later_what_was_then(world, inputs, finished, tmp_path):
     """Training goes on before the commit, and the files are those of a save that held it up."""
     options = ["checkpoint.async_save=true", "checkpoint.save_interval=3", f"run_dir={tmp_path}"]
@@ -127,7 +137,8 @@ def small_disk(folder: Path):
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # Lazily: a writer on its way out may still hold the log open.
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("files", [1, 4, -8, -2])
@@ -175,6 +186,17 @@ def test_another_tokenizer_is_refused(world, inputs, finished, tmp_path):
     ]
     for error in world.run(2, error_of, inputs + options, joined=False):
         assert "sha256 is" in error and str(checkpoint(finished, 4)) in error
+
+
+def test_optimizer_state_of_another_kind_is_refused(world, inputs, finished, tmp_path):
+    options = [
+        "parallel.use_distributed_optimizer=false",
+        f"checkpoint.load={checkpoint(finished, 4)}",
+        f"run_dir={tmp_path}",
+    ]
+    for error in world.run(2, error_of, inputs + options, joined=False):
+        assert f"{checkpoint(finished, 4)} does not hold what this run's" in error
+        assert "parallel.use_distributed_optimizer" in error and "load_optimizer=false" in error
 
 
 def test_weights_alone_start_a_new_run_from_a_run_folder(world, inputs, finished, tmp_path):
