@@ -16,7 +16,13 @@ from unittest import mock
 
 import torch
 
-from megatron_biollm.device.cpu_kernels import accumulate_weight_gradient, rotate
+from megatron_biollm.device.cpu_kernels import (
+    accumulate_weight_gradient,
+    cross_entropy,
+    rotate,
+    scale_in_place,
+    swiglu,
+)
 
 CPU = torch.device("cpu")
 FACTORIES = (
@@ -172,14 +178,25 @@ def _autocast_state() -> list[tuple[Any, str, Any]]:
 
 def _kernels() -> list[tuple[Any, str, Any]]:
     # Core's gradient accumulation fusion calls two functions of a CUDA extension by this name.
+    from megatron.core import parallel_state, tensor_parallel
     from megatron.core.models.common.embeddings import rope_utils
+    from megatron.core.optimizer import clip_grads
     from megatron.core.tensor_parallel import layers
+    from megatron.core.transformer import mlp
 
     extension = SimpleNamespace(
         wgrad_gemm_accum_fp32=accumulate_weight_gradient,
         wgrad_gemm_accum_fp16=accumulate_weight_gradient,
     )
-    unfused = rope_utils._apply_rotary_pos_emb_bshd
+    unfused, over_ranks = (
+        rope_utils._apply_rotary_pos_emb_bshd,
+        tensor_parallel.vocab_parallel_cross_entropy,
+    )
+
+    def loss(logits: torch.Tensor, target: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        if parallel_state.get_tensor_model_parallel_world_size() > 1:
+            return over_ranks(logits, target, **kwargs)
+        return cross_entropy(logits, target)
 
     def rope(
         t: torch.Tensor, freqs: torch.Tensor, rotary_interleaved: bool = False, **kwargs: Any
@@ -193,6 +210,9 @@ def _kernels() -> list[tuple[Any, str, Any]]:
         (layers, "fused_weight_gradient_mlp_cuda", extension),
         (layers, "_grad_accum_fusion_available", True),
         (rope_utils, "_apply_rotary_pos_emb_bshd", rope),
+        (mlp, "bias_swiglu_impl", swiglu),
+        (tensor_parallel, "vocab_parallel_cross_entropy", loss),
+        (clip_grads, "multi_tensor_scale_impl", scale_in_place),
     ]
 
 

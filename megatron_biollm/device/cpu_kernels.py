@@ -34,6 +34,75 @@ def rotate(t: torch.Tensor, freqs: torch.Tensor, mscale: float = 1.0) -> torch.T
     return _Rotation.apply(t, cos, sin)
 
 
+def swiglu(x: torch.Tensor, bias: None = None, *unused: Any) -> torch.Tensor:
+    """silu(first half) * second half (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+    Args:
+        x: [..., 2f].
+        bias: core passes None, since the model has no biases.
+    """
+    return _SwiGLU.apply(x)
+
+
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Loss per token over a whole vocabulary, in fp32.
+
+    Args:
+        logits: [s, b, v].
+        target: ids, [s, b].
+
+    Returns:
+        [s, b].
+    """
+    return _CrossEntropy.apply(logits, target)
+
+
+def scale_in_place(
+    chunk_size: int, overflow: Any, tensor_lists: list[list[torch.Tensor]], scale: float
+) -> None:
+    """Multiplies each tensor of the first list into its place in the second."""
+    for source, target in zip(*tensor_lists, strict=True):
+        torch.mul(source, scale, out=target)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Keeps one tensor of the logits' size and turns it into the gradient where it lies."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+        ctx.save_for_backward(log_probs, target)
+        ctx.dtype = logits.dtype
+        return log_probs.gather(-1, target[..., None])[..., 0].neg_()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        log_probs, target = ctx.saved_tensors
+        result = log_probs.exp_().mul_(grad[..., None])
+        result.scatter_add_(-1, target[..., None], -grad[..., None])
+        return result.to(ctx.dtype), None
+
+
+class _SwiGLU(torch.autograd.Function):
+    """Writes both halves of the gradient into one tensor, where autograd would join them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        activated = torch.nn.functional.silu(gate)
+        ctx.save_for_backward(x, activated)
+        return activated * up
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        x, activated = ctx.saved_tensors
+        result = torch.empty_like(x)
+        (gate, up), (grad_gate, grad_up) = x.chunk(2, dim=-1), result.chunk(2, dim=-1)
+        torch.mul(grad, activated, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
+        return result
+
+
 class _Rotation(torch.autograd.Function):
     """Its backward pass is the rotation by the opposite angle."""
 

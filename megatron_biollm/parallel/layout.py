@@ -50,9 +50,6 @@ class ParallelConfig:
     overlap_p2p_comm: bool = option(
         False, "overlap pipeline sends with computation (interleaved schedule)"
     )
-    tp_comm_overlap: bool = option(
-        False, "overlap tensor-parallel communication with its matrix products (CUDA, SP)"
-    )
     distributed_timeout_minutes: int = option(10, "give up on a silent peer after this long")
 
     def __post_init__(self) -> None:
@@ -170,8 +167,6 @@ class ParallelConfig:
                 "parallel.overlap_p2p_comm=true needs the interleaved schedule; set "
                 "virtual_pipeline_model_parallel_size >= 2 or switch it off"
             )
-        if self.tp_comm_overlap and not self.sequence_parallel:
-            raise UserError("parallel.tp_comm_overlap=true needs sequence_parallel=true")
 
 
 def check_model_fits_layout(model: ModelConfig, parallel: ParallelConfig) -> None:

@@ -139,14 +139,14 @@ def transformer_config(
         recompute_method=parallel.recompute_method,
         recompute_num_layers=parallel.recompute_num_layers,
         recompute_modules=list(parallel.recompute_modules) if selective else None,
-        tp_comm_overlap=parallel.tp_comm_overlap,
         overlap_p2p_comm=parallel.overlap_p2p_comm,
         batch_p2p_comm=cuda and not parallel.overlap_p2p_comm,
         # An overlapped send is still under way when core frees its output. NCCL's stream holds the
         # memory until it is sent; gloo would send whatever lies there by then.
         deallocate_pipeline_outputs=cuda or not parallel.overlap_p2p_comm,
-        # Fused kernels exist on CUDA only; the rope kernel is Transformer Engine's.
-        bias_activation_fusion=cuda,
+        # On the CPU, SwiGLU is the device room's. The other kernels exist on CUDA only; that of
+        # rope is Transformer Engine's.
+        bias_activation_fusion=True,
         cross_entropy_loss_fusion=cuda,
         apply_rope_fusion=cuda and fused,
         masked_softmax_fusion=False,
@@ -185,19 +185,12 @@ def initialize_weights(chunk: torch.nn.Module, seed: int, std: float, num_layers
 
 
 def _check_kernels(parallel: ParallelConfig, impl: str) -> None:
-    if impl == "transformer_engine":
-        return
-    in_use = f"but the layers in use are {impl} (model.transformer_impl)"
-    if parallel.tp_comm_overlap:
-        raise UserError(
-            f"parallel.tp_comm_overlap=true needs Transformer Engine's layers, {in_use}; "
-            f"switch it off"
-        )
     selective = parallel.recompute_granularity == "selective"
-    if selective and "layernorm" in parallel.recompute_modules:
+    if impl == "local" and selective and "layernorm" in parallel.recompute_modules:
         raise UserError(
             f"parallel.recompute_modules={parallel.recompute_modules}: core recomputes layernorm "
-            f"with Transformer Engine only, {in_use}; leave layernorm out"
+            f"with Transformer Engine only, but the layers in use are {impl} "
+            f"(model.transformer_impl); leave layernorm out"
         )
 
 

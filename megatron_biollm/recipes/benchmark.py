@@ -6,12 +6,10 @@ The figure is the ratio of the median step times.
 """
 
 import contextlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +79,7 @@ def benchmark_training(options: TrainBenchmark) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     seed_everything(0)
     device = select_device(options.device)
+    device.keep_freed_memory()  # for both sides
     batches = _batches(options)
     # Built and run outside core's context: its answers for CUDA would slow the peer down.
     steps = {PEER: _peer_step(options, device, batches)}
@@ -177,7 +176,7 @@ def _report(
         "options": asdict(options),
         "peak_tflops": peak,
         "peak_source": source,
-        "hardware": _hardware(device),
+        "hardware": device.name(),
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -195,19 +194,6 @@ def _side(name: str, seconds: list[float], options: TrainBenchmark, peak: float)
         "tflops": tflops,
         "mfu": tflops / peak if peak else None,
     }
-
-
-def _hardware(device: Device) -> str:
-    if device.kind == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def table(report: dict[str, Any]) -> str:

@@ -81,6 +81,7 @@ def pretrain(config: RunConfig) -> TrainState:
     config.check_world(int(os.environ.get("WORLD_SIZE", 1)))
     check_inputs(config)
     tokenizer, manifest = load_run_tokenizer(config)
+    device.keep_freed_memory()
     with device.core_context(), group_step_adam(), distributed(config, device) as control:
         run = Run(config, device, control, tokenizer, manifest)
         datasets = open_data(run)

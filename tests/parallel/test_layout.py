@@ -64,7 +64,6 @@ def model(**changed):
         ),
         ({"overlap_param_gather": True}, "overlap_param_gather=true", "overlap_grad_reduce=true"),
         ({PP: 2, "overlap_p2p_comm": True}, "overlap_p2p_comm=true", "switch it off"),
-        ({"tp_comm_overlap": True}, "tp_comm_overlap=true", "sequence_parallel=true"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused_with_the_remedy(fields, rule, remedy):

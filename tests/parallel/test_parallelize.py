@@ -131,7 +131,6 @@ def refusal(parallel):
     [
         (2, {TP: 4}, "world size 2 is not a multiple of"),
         (1, {PP: 3}, "world size 1 is not a multiple of"),
-        (2, {TP: 2, "sequence_parallel": True, "tp_comm_overlap": True}, "tp_comm_overlap=true"),
         (
             1,
             {"recompute_granularity": "selective", "recompute_modules": ["layernorm"]},
