@@ -17,10 +17,12 @@ What is safe when loading a checkpoint from somebody else:
 
 import inspect
 import json
+import os
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
@@ -43,7 +45,7 @@ from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.retention import gigabytes
 from megatron_biollm.checkpoint.store import STATE, CheckpointStore, Save
-from megatron_biollm.checkpoint.write_results import WriteResults
+from megatron_biollm.checkpoint.write_results import WriteResults, write_guarded
 from megatron_biollm.config import UserError
 from megatron_biollm.log import get_logger
 from megatron_biollm.parallel.parallelize import ParallelModel
@@ -101,13 +103,9 @@ class Checkpointer:
         content = self._content(is_loading=False)
         self.saving = self.store.begin(state, _global_bytes(content, self.store.control))
         with self._nothing_half_written():
-            request = self._plan(content)
-            if self.config.async_save:
-                self.queue.schedule_async_request(request)
-                return
-            self._write_now(request)
-            self.store.start_digests(self.saving)
-        self.finish()
+            self.queue.schedule_async_request(self._plan(content))
+        if not self.config.async_save:
+            self.finish()
 
     def poll(self) -> None:
         """Moves a background save on; call once a step, on every rank.
@@ -203,15 +201,18 @@ class Checkpointer:
         return {**model, "optimizer": optimizer}
 
     def _plan(self, content: dict[str, Any]) -> AsyncRequest:
-        """What this rank is to write, for now or for a process in the background."""
+        """What this rank's writer, a process in the background, is to do."""
         with mock.patch.object(filesystem_async, "_results_queue", WriteResults()):
-            return dist_checkpointing.save(
+            request = dist_checkpointing.save(
                 content,
                 str(self.saving.partial),
                 sharded_strategy=self._strategy(),
                 async_sharded_save=True,
                 **_core_writer(),
             )
+        if request.async_fn is None:  # nothing to write on this rank
+            return request
+        return request._replace(async_fn=partial(write_guarded, os.getpid(), request.async_fn))
 
     def _strategy(self) -> Any:
         strategy = get_default_save_sharded_strategy()
@@ -219,21 +220,6 @@ class Checkpointer:
         if self.config.fully_parallel_save and group.size() > 1:
             return FullyParallelSaveStrategyWrapper(strategy, group)
         return strategy
-
-    def _write_now(self, request: AsyncRequest) -> None:
-        """Core's `execute_sync`, with a failure told to every rank instead of awaited by them."""
-        problem = None
-        try:
-            args = list(request.async_fn_args)
-            if request.preload_fn is not None:
-                args[1] = request.preload_fn()
-            if request.async_fn is not None:
-                request.async_fn(*args, **request.async_fn_kwargs)
-        except Exception as error:  # whatever a writer dies of
-            problem = f"rank {self.store.rank}: {_reason(error)}"
-        self.store.raise_together(problem)
-        for finalize in request.finalize_fns:
-            finalize()
 
     def _commit(self) -> None:
         self.store.commit(self.saving)

@@ -166,12 +166,6 @@ class CheckpointStore:
             raise UserError(problem)
         return value
 
-    def raise_together(self, problem: Optional[str]) -> None:
-        """Raises UserError on every rank if one of them has a problem."""
-        found = next((p for p in self._gather(problem) if p is not None), None)
-        if found is not None:
-            raise UserError(found)
-
     def _make_partial(self, step: int, needed: int) -> Path:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.remove_unfinished()
