@@ -2,7 +2,7 @@
 # From raw text to a model that transformers loads, on a laptop.
 #
 #   examples/quickstart/run.sh            an invented sample corpus
-#   examples/quickstart/run.sh my/files   your own: JSONL, plain text, PubMed XML, also .gz
+#   examples/quickstart/run.sh my/files   your own: plain text, JSONL(.gz), PubMed XML(.gz)
 #
 # WORK    folder for everything that is made [runs/quickstart]
 # STEPS   optimizer steps, the first 60 % in one layout and the rest in another [300]
@@ -37,7 +37,11 @@ mkdir -p "$work" && touch "$work/.quickstart"
 if [ -n "$corpus" ]; then
   vocab_size=4096
   say "reading $corpus"
-  python "$tools/read_corpus.py" --input "$corpus" --output "$work/corpus.jsonl"
+  # One text file holds documents between blank lines; in a folder each text file is one.
+  documents=file
+  case $corpus in *.txt) documents=blank_line ;; esac
+  python "$tools/read_corpus.py" --input "$corpus" --output "$work/corpus.jsonl" \
+    --text-documents "$documents"
 else
   vocab_size=2048
   say "writing a sample corpus of invented abstracts"
