@@ -257,7 +257,7 @@ def _holding_what_is_needed(folder: Path) -> Iterator[None]:
     """Explains what core says of a checkpoint that lacks a tensor, or has one of another shape."""
     try:
         yield
-    except (CheckpointingException, CheckpointException, KeyError) as error:
+    except (CheckpointingException, CheckpointException, KeyError, ValueError) as error:
         raise UserError(
             f"{folder} does not hold what this run's model and optimizer need: {_reason(error)}. "
             f"Compare its config.yaml with the run's (model.*, training.bf16, "
