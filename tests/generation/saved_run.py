@@ -1,11 +1,14 @@
 """A run's folder with committed checkpoints of the small model, written without training."""
 
 from pathlib import Path
+from unittest import mock
 
 import torch
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 
 from megatron_biollm.checkpoint import verify
+from megatron_biollm.checkpoint.write_results import WriteResults
 from megatron_biollm.config import dump_config, load_config
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.recipes.run_config import RunConfig
@@ -23,7 +26,9 @@ def save_run(run_dir: Path, tokenizer_folder: Path, parallel: ParallelConfig, st
         if torch.distributed.get_rank() == 0:
             partial.mkdir(parents=True)
         torch.distributed.barrier()
-        dist_checkpointing.save(content, str(partial))
+        # Core's own queue is a server process, which would end with the case that started it.
+        with mock.patch.object(filesystem_async, "_results_queue", WriteResults()):
+            dist_checkpointing.save(content, str(partial))
         if torch.distributed.get_rank() == 0:
             _finish(partial, final, generator, parallel)
         torch.distributed.barrier()
