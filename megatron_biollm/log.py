@@ -27,6 +27,7 @@ _PACKAGE = "megatron_biollm"
 # Starts of messages: optional kernels that are absent, and core's use of what torch renames.
 _KNOWN_WARNINGS = (
     "Transformer Engine and Apex are not installed",
+    "`load_state_dict` is deprecated and will be removed",
     "Please use DTensor instead and we are deprecating ShardedTensor",
     "Apex is not installed",
     "full scope is deprecated",

@@ -41,6 +41,7 @@ from megatron_biollm.training.optimizer import (
     build_optimizer,
     build_scheduler,
     group_step_adam,
+    take_hyperparameters,
 )
 from megatron_biollm.training.state import TrainState
 from megatron_biollm.training.step import NonFiniteLoss, Trainer
@@ -229,6 +230,7 @@ def restore(run: Run, checkpointer: Checkpointer, trainer: Trainer) -> TrainStat
     if state is None and options.load is not None:
         state = checkpointer.load_from(Path(options.load), options.load_optimizer)
     state = state or TrainState()
+    take_hyperparameters(trainer.optimizer, run.config.optimizer)
     # The schedule is a function of the step alone.
     trainer.scheduler.step(state.step)
     logger.info("starting after step %d (%d samples)", state.step, state.consumed_samples)

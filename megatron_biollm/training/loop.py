@@ -29,7 +29,7 @@ def train(
             `grad_norm`, `learning_rate`, `step_time_s`, ...), to which a hook may add.
 
     Raises:
-        NonFiniteLoss: naming the step and its samples; the state is that of the step before.
+        NonFiniteLoss: naming the step and its samples; `state` is that of the step before.
     """
     divisor = config.micro_batch_size * trainer.model.groups.dp.size()
     while state.step < config.train_iters:
@@ -59,7 +59,7 @@ def train(
 def _where(state: TrainState, samples: int, error: Exception) -> str:
     first = state.consumed_samples
     return (
-        f"{error} at step {state.step + 1} (samples {first} to {first + samples - 1}); no weight "
-        f"was changed by it and no checkpoint holds it. Lower optimizer.lr, check the data of "
+        f"{error} at step {state.step + 1} (samples {first} to {first + samples - 1}); no "
+        f"checkpoint holds it. Lower optimizer.lr, check the data of "
         f"these samples, or restart from an older checkpoint"
     )

@@ -122,9 +122,25 @@ def build_optimizer(
         use_distributed_optimizer=use_distributed_optimizer,
         overlap_param_gather=model.chunks[0].ddp_config.overlap_param_gather,
     )
-    return get_megatron_optimizer(
+    optimizer = get_megatron_optimizer(
         core_config, model.chunks, use_gloo_process_groups=False, pg_collection=model.groups
     )
+    for group in optimizer.param_groups:
+        # The scheduler has both. In a group they would override it after a resume, or (0.19) name
+        # the group in the checkpoint, which then refuses another learning rate.
+        group.pop("max_lr", None)
+        group.pop("min_lr", None)
+    return optimizer
+
+
+def take_hyperparameters(optimizer: MegatronOptimizer, config: OptimizerConfig) -> None:
+    """Gives the parameter groups this run's numbers; a loaded checkpoint brings its own along.
+
+    The scheduler sets learning rate and decay in every step.
+    """
+    for group in optimizer.param_groups:
+        group["betas"] = (config.adam_beta1, config.adam_beta2)
+        group["eps"] = config.adam_eps
 
 
 def build_scheduler(

@@ -22,7 +22,11 @@ MODEL_INPUTS = ("tokens", "labels", "loss_mask", "position_ids")
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or the gradient norm is NaN or infinite; nothing was updated with it."""
+    """The loss or the gradient norm is NaN or infinite.
+
+    A loss is caught before the update. A gradient norm comes out of core's update, so the weights
+    in memory are lost with it; neither reaches a checkpoint, since the run stops.
+    """
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Trainer:
         """Trains on the next `num_microbatches` of this rank.
 
         Raises:
-            NonFiniteLoss: before the update, on every rank at once.
+            NonFiniteLoss: on every rank at once.
         """
         for chunk in self.model.chunks:
             chunk.train()
