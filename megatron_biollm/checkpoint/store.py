@@ -96,9 +96,8 @@ class CheckpointStore:
         return None
 
     def problem(self, folder: Path) -> Optional[str]:
-        """What is wrong with a checkpoint; every rank reads its share and hears the same."""
-        mine = next(verify.find_problems(folder, self.rank, self.size), None)
-        return next((p for p in self._gather(mine) if p is not None), None)
+        """As `problem_on_any_rank`, for the ranks of this run."""
+        return problem_on_any_rank(folder, self.control)
 
     def begin(self, state: TrainState, needed: int) -> Save:
         """Makes the folder to write into, once the remains of earlier saves are gone.
@@ -211,9 +210,7 @@ class CheckpointStore:
         shutil.rmtree(doomed, ignore_errors=True)
 
     def _gather(self, value: Any) -> list[Any]:
-        values = [None] * self.size
-        torch.distributed.all_gather_object(values, value, group=self.control)
-        return values
+        return _gather(value, self.control)
 
     def _broadcast(self, value: Any) -> Any:
         values = [value]
@@ -242,3 +239,15 @@ def _attempt(act: Callable[..., T], *args: Any) -> tuple[Optional[T], Optional[s
         return act(*args), None
     except (UserError, OSError) as error:
         return None, str(error)
+
+
+def problem_on_any_rank(folder: Path, control: torch.distributed.ProcessGroup) -> Optional[str]:
+    """What is wrong with a checkpoint; every rank reads its share and hears the same."""
+    mine = next(verify.find_problems(folder, control.rank(), control.size()), None)
+    return next((p for p in _gather(mine, control) if p is not None), None)
+
+
+def _gather(value: Any, group: torch.distributed.ProcessGroup) -> list[Any]:
+    values = [None] * group.size()
+    torch.distributed.all_gather_object(values, value, group=group)
+    return values

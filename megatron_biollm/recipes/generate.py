@@ -12,6 +12,7 @@ import torch
 
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.sharded import load_weights
+from megatron_biollm.checkpoint.store import problem_on_any_rank
 from megatron_biollm.config import UserError, load_config, section
 from megatron_biollm.device.runtime import Device, select_device
 from megatron_biollm.generation.generator import Continuation, Generator
@@ -103,7 +104,7 @@ def newest_good(folders: Sequence[Path], control: Group) -> Path:
         UserError: none is good.
     """
     for folder in folders:
-        problem = _problem(folder, control)
+        problem = problem_on_any_rank(folder, control)
         if problem is None:
             return folder
         if folder == folders[-1]:
@@ -190,18 +191,6 @@ def _world(device: Device) -> Iterator[Group]:
     finally:
         destroy_process_groups()
         close_logging()
-
-
-def _problem(folder: Path, control: Group) -> Optional[str]:
-    """What is wrong with a checkpoint; every rank reads its share and hears the same."""
-    problem = None
-    try:
-        verify.verify_checkpoint(folder, control.rank(), control.size())
-    except UserError as error:
-        problem = str(error)
-    problems = [None] * control.size()
-    torch.distributed.all_gather_object(problems, problem, group=control)
-    return next((found for found in problems if found is not None), None)
 
 
 def _of_rank_0(value: Any, control: Group) -> Any:
