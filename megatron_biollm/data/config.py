@@ -59,6 +59,14 @@ class DataConfig:
             return [self.data_path] * 3
         return [self.train_data_path, self.valid_data_path, self.test_data_path]
 
+    def check_given(self) -> None:
+        """Raises UserError where no corpus is given."""
+        if not self.prefixes():
+            raise UserError(
+                "data.data_path and data.train_data_path are empty; give the prefixes of corpora "
+                "that tools/preprocess_data.py made"
+            )
+
     def prefixes(self) -> list[str]:
         """Every corpus of the run once, in the order of its first mention."""
         names = (parse_blend(blend, "data")[0] for blend in self.blends())

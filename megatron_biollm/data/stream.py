@@ -98,11 +98,7 @@ def build_datasets(data: DataConfig, seq_length: int, seed: int, eod: int) -> Da
         UserError: no corpus, one is missing or damaged, or training has too few tokens.
     """
     _check_numbers(seq_length, seed)
-    if not data.prefixes():
-        raise UserError(
-            "data.data_path and data.train_data_path are empty; give the prefixes of corpora that "
-            "tools/preprocess_data.py made"
-        )
+    data.check_given()
     cut = SampleSettings(
         seq_length=seq_length,
         seed=seed,

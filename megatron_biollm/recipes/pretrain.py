@@ -108,11 +108,7 @@ def check_inputs(config: RunConfig) -> None:
     Raises:
         UserError: no corpus, one is missing or torn, or there is no checkpoint to load.
     """
-    if not config.data.prefixes():
-        raise UserError(
-            "data.data_path and data.train_data_path are empty; give the prefixes of corpora that "
-            "tools/preprocess_data.py made"
-        )
+    config.data.check_given()
     for prefix in config.data.prefixes():
         read_layout(prefix)
     load = config.checkpoint.load
