@@ -67,9 +67,9 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.torch setup.py
-	@$(PIP) --constraint $(VENV)/constraints.txt --editable .
+	@$(PIP) --constraint $(VENV)/constraints.txt --editable ".[corpus]"
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	@$(PIP) --constraint $(VENV)/constraints.txt --editable ".[dev]"
+	@$(PIP) --constraint $(VENV)/constraints.txt --editable ".[corpus,dev]"
 	@touch $@

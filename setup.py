@@ -36,12 +36,17 @@ setup(
         "tqdm>=4.66",
         "tensorboard>=2.16",
         "matplotlib>=3.8",
+        "lxml>=5.2",
+        "orjson>=3.10",
+        "zstandard>=0.23",
     ],
     extras_require={
         # Used when present and never needed. They compile against CUDA, and the `apex` of the
         # package index is an unrelated project, so NVIDIA's apex is built from its source.
         "cuda": ["transformer-engine[pytorch]>=2.0", "flash-attn>=2.7"],
-        "corpus": [],
+        # Every deduplication step of datatrove 0.10 breaks with xxhash 4
+        # (https://github.com/huggingface/datatrove/issues/508).
+        "corpus": ["datatrove[io,processing]>=0.10.1,<0.11", "xxhash<4"],
         "eval": [],
         "feedback": [],
         "dev": ["pytest>=8", "ruff>=0.9"],

@@ -47,7 +47,7 @@ def main() -> None:
         return
     print(
         f"{Path(arguments.output)}: {manifest['vocab_size']} tokens from "
-        f"{report.total('documents')} documents, sha256 {manifest['sha256']}"
+        f"{report.documents} documents, sha256 {manifest['sha256']}"
     )
 
 
@@ -55,7 +55,7 @@ def _texts(progress: Progress, paths: list[str], report: CorpusReport):
     for document in progress.track(read_corpus(paths, report)):
         yield document.text
     print(report.to_text(), file=sys.stderr)
-    require_documents(report.total("documents"), report)
+    require_documents(report.documents, report)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,28 @@
-"""Files and folders of raw sources to documents, by the ending of each file's name.
+"""Files and folders of raw sources to documents, by what each file's content shows it to be.
 
-``.jsonl`` and ``.jsonl.gz``, ``.txt``, and PubMed's ``.xml`` and ``.xml.gz`` are read. Files of
-other kinds are named in the report and passed over. A PMID that comes again, in the same file or
-in another, is counted and left out: the first one read stays (files are read in order of name).
+Packed files (.gz, .zst, .xz) and archives (.tar, .tar.gz, .zip) are opened on the way. Files that
+no reader knows are named in the report and passed over.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.document import Document
-from megatron_biollm.corpus.readers.jsonl import read_jsonl
-from megatron_biollm.corpus.readers.plain_text import read_plain_text
-from megatron_biollm.corpus.readers.pubmed import read_pubmed
+from megatron_biollm.corpus.open import BROKEN, is_archive, open_streams
+from megatron_biollm.corpus.readers import plain_text
+from megatron_biollm.corpus.readers.format import HEAD_BYTES, Format
+from megatron_biollm.corpus.readers.registry import find_format, known_formats
 from megatron_biollm.corpus.report import CorpusReport, FileReport
-
-KINDS = ".jsonl, .jsonl.gz, .txt, .xml or .xml.gz (PubMed)"
 
 
 def read_corpus(
-    paths: Sequence[str | Path], report: CorpusReport, text_documents: str = "file"
+    paths: Sequence[str | Path],
+    report: CorpusReport,
+    text_documents: str = "file",
+    source: str | None = None,
 ) -> Iterator[Document]:
     """Yields the documents of all files, and fills the report as it goes.
 
@@ -34,6 +31,7 @@ def read_corpus(
         report: takes one entry per file met.
         text_documents: what a document is in a ``.txt`` file: the whole "file", or the lines
             up to a "blank_line".
+        source: what the files are, where their content cannot say it ("clinical_notes").
 
     Raises:
         UserError: a path that does not exist, or an unknown `text_documents`.
@@ -43,17 +41,32 @@ def read_corpus(
             f"text_documents is {text_documents!r}; a document of a .txt file is the whole "
             "'file' or ends at a 'blank_line'; give one of the two"
         )
-    seen: set[str] = set()
     for path in find_files(paths):
-        file = report.start_file(str(path))
-        for document in _read_file(path, file, text_documents):
-            if document.source == "pubmed" and document.id in seen:
-                file.duplicates += 1
+        yield from read_file(path, report.start_file(str(path)), text_documents, source)
+
+
+def read_file(
+    path: Path, report: FileReport, text_documents: str = "file", source: str | None = None
+) -> Iterator[Document]:
+    """Yields the documents of one file; what is broken is counted and ends no run.
+
+    report: takes counts, faults, and why the file was passed over if no reader knows it.
+    """
+    try:
+        for name, stream in open_streams(path, report):
+            form = _known_as(stream.peek(HEAD_BYTES)[:HEAD_BYTES], name, text_documents, source)
+            if form is None and is_archive(path):
+                report.drop("unknown_member")
                 continue
-            if document.source == "pubmed":
-                seen.add(document.id)
-            file.documents += 1
-            yield document
+            if form is None:
+                report.passed_over = f"none of {known_formats(source)}"
+                continue
+            report.format = form.name
+            for document in form.read(stream, name, report):
+                report.documents += 1
+                yield document
+    except BROKEN as error:
+        report.fault(f"after {report.documents} documents", f"cannot be read further: {error}")
 
 
 def find_files(paths: Sequence[str | Path]) -> list[Path]:
@@ -71,32 +84,11 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
     return list(found)
 
 
-def _read_file(path: Path, file: FileReport, text_documents: str) -> Iterator[Document]:
-    reader = _reader(path.name, text_documents)
-    if reader is None:
-        file.passed_over = f"not one of {KINDS}"
-        return
-    try:
-        with _open(path) as stream:
-            yield from reader(stream, path.name, file)
-    except (OSError, EOFError, zlib.error) as error:
-        # gzip raises all three: not gzip at all, cut short, broken inside.
-        file.fault(f"after {file.documents} documents", f"cannot be read further: {error}")
-
-
-def _reader(name: str, text_documents: str) -> Callable[..., Iterator[Document]] | None:
-    plain = name.lower().removesuffix(".gz")
-    if plain.endswith(".jsonl"):
-        return read_jsonl
-    if plain.endswith(".xml"):
-        return read_pubmed
-    if name.lower().endswith(".txt"):
-        return partial(read_plain_text, blank_line_splits=text_documents == "blank_line")
-    return None
-
-
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+def _known_as(head: bytes, name: str, text_documents: str, source: str | None) -> Format | None:
+    form = find_format(head, name, source)
+    if form in plain_text.FORMATS and text_documents == "blank_line":
+        return plain_text.BLOCKS
+    return form
 
 
 def _is_hidden(file: Path, below: Path) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.document import Document
-from megatron_biollm.corpus.read import KINDS, find_files
+from megatron_biollm.corpus.read import find_files
+from megatron_biollm.corpus.readers.registry import known_formats
 from megatron_biollm.corpus.report import CorpusReport
 
 
@@ -59,7 +60,7 @@ def require_documents(count: int, report: CorpusReport) -> None:
     raise UserError(
         f"the corpus is empty: {len(report.files)} files hold 0 documents"
         + (f" ({'; '.join(met)})" if met else "")
-        + f"; give {KINDS} files with text"
+        + f"; give files with text ({known_formats()})"
     )
 
 
@@ -68,7 +69,7 @@ def refuse_faults(documents: Iterable[Document], report: CorpusReport) -> Iterat
     yield from documents
     if report.broken:
         raise UserError(
-            f"{report.total('fault_count')} faults in {len(report.broken)} files, where none is "
+            f"{report.fault_count} faults in {len(report.broken)} files, where none is "
             f"allowed: repair the files, or allow faults\n{report.to_text()}"
         )
 

@@ -40,7 +40,7 @@ def test_each_broken_line_is_named_and_the_others_are_kept():
     assert [d.text for d in documents] == ["one", "two"]
     assert [f.position for f in report.faults] == [f"line {i}" for i in (2, 3, 4, 5, 6, 7)]
     assert report.faults[0].reason == "not UTF-8: byte 0xe9 at column 14"
-    assert report.without_text == 1
+    assert report.dropped == {"no_text": 1}
 
 
 def test_faults_beyond_those_shown_are_still_counted():

@@ -1,4 +1,5 @@
 import io
+from collections import Counter
 
 from megatron_biollm.corpus.readers.plain_text import read_plain_text
 from megatron_biollm.corpus.report import FileReport
@@ -27,4 +28,4 @@ def test_a_line_that_is_not_utf8_is_named_and_left_out():
 
 
 def test_a_file_of_white_space_is_counted_as_without_text():
-    assert read(b" \n\n") == ([], FileReport("a.txt", without_text=1))
+    assert read(b" \n\n") == ([], FileReport("a.txt", dropped=Counter(no_text=1)))

@@ -79,7 +79,7 @@ def test_missing_fields_are_tolerated_and_a_record_without_text_is_counted():
     documents, report = read(xml)
     assert [d.text for d in documents] == ["Text.", "A title.", "A title.\n\nText."]
     assert documents[2].id == "file.xml#5"
-    assert report.without_text == 2 and report.fault_count == 0
+    assert report.dropped == {"no_text": 2} and report.fault_count == 0
 
 
 def test_a_chapter_of_a_book_is_read():
@@ -133,13 +133,13 @@ def test_the_real_sample_is_read_whole_but_for_what_is_named():
     documents = list(read_corpus([PUBMED], report))
     totals = report.to_dict()["totals"]
     assert totals == {
-        "files": 26, "passed_over": 7, "documents": 1066, "duplicates": 12, "without_text": 7,
+        "files": 26, "passed_over": 6, "documents": 1079, "dropped": {"no_text": 7},
         "faults": 1,
     }  # fmt: skip
     assert [Path(file.path).name for file in report.broken] == [
         "BAD_truncated_pubmed_sample.xml.gz"
     ]
-    assert len({document.id for document in documents}) == len(documents)
+    assert len({document.id for document in documents}) == len(documents) - 12
 
 
 @needs_pubmed

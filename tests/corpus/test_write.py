@@ -24,7 +24,7 @@ def test_an_empty_corpus_is_refused_and_leaves_nothing(tmp_path):
     (tmp_path / "in" / "a.csv").write_text("a,b")
     (tmp_path / "in" / "b.jsonl").write_text("{}")
     report = CorpusReport()
-    with pytest.raises(UserError, match=r"corpus is empty: 2 files.*a\.csv: not one of.*line 1"):
+    with pytest.raises(UserError, match=r"corpus is empty: 2 files.*a\.csv: none of.*line 1"):
         write_jsonl(read_corpus([tmp_path / "in"], report), tmp_path / "out.jsonl", report)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 

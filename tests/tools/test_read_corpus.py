@@ -20,8 +20,7 @@ def test_it_writes_the_documents_and_reports_each_file(tmp_path):
     assert done.returncode == 0
     report = json.loads(done.stdout)
     assert report["totals"] == {
-        "files": 2, "passed_over": 1, "documents": 1, "duplicates": 0, "without_text": 0,
-        "faults": 1,
+        "files": 2, "passed_over": 1, "documents": 1, "dropped": {}, "faults": 1,
     }  # fmt: skip
     assert report["files"][0]["faults"][0]["position"] == "line 2"
     assert json.loads((tmp_path / "out.jsonl").read_text())["text"] == "one"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.readers.format import Format
 from megatron_biollm.corpus.report import FileReport
 
 
@@ -30,7 +31,7 @@ def read_jsonl(stream: BinaryIO, name: str, report: FileReport) -> Iterator[Docu
             report.fault(f"line {number}", _reason(error))
             continue
         if document is None:
-            report.without_text += 1
+            report.drop("no_text")
         else:
             yield document
 
@@ -68,3 +69,10 @@ def _reason(error: ValueError) -> str:
     if isinstance(error, UnicodeEncodeError):
         return "its text holds half of a surrogate pair, which is no character"
     return f"not valid JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _matches(head: bytes, name: str) -> bool:
+    return name.lower().endswith((".jsonl", ".ndjson"))
+
+
+FORMATS = (Format("JSONL", "text", _matches, read_jsonl),)

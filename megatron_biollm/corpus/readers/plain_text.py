@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO
 
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.readers.format import Format
 from megatron_biollm.corpus.report import FileReport
 
 
@@ -29,7 +31,7 @@ def read_plain_text(
             identifier = f"{name}#{number}" if blank_line_splits else name
             yield Document(text=block.strip("\n"), id=identifier, source="text")
     if empty:
-        report.without_text += 1
+        report.drop("no_text")
 
 
 def _lines(stream: BinaryIO, report: FileReport) -> Iterator[str]:
@@ -53,3 +55,12 @@ def _blocks(lines: Iterator[str]) -> Iterator[str]:
             block = []
     if block:
         yield "".join(block)
+
+
+def _matches(head: bytes, name: str) -> bool:
+    return name.lower().endswith(".txt") and ".pubtator" not in name.lower()
+
+
+FORMATS = (Format("plain text", "text", _matches, read_plain_text),)
+# One document per block of lines, for who says so.
+BLOCKS = Format("plain text", "text", _matches, partial(read_plain_text, blank_line_splits=True))

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from xml.etree import ElementTree
 
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.readers.format import Format, xml_root
 from megatron_biollm.corpus.report import FileReport
 
 _ROOTS = ("PubmedArticleSet", "PubmedBookArticleSet", "MedlineCitationSet")
@@ -35,7 +36,7 @@ def read_pubmed(stream: BinaryIO, name: str, report: FileReport) -> Iterator[Doc
             records += 1
             document = _document(record, fallback_id=f"{name}#{records}")
             if document is None:
-                report.without_text += 1
+                report.drop("no_text")
             else:
                 yield document
     except ElementTree.ParseError as error:
@@ -126,3 +127,10 @@ def _month(word: str) -> int | None:
     if word.isdecimal():
         return int(word) if 1 <= int(word) <= 12 else None
     return _MONTHS.index(word[:3].lower()) + 1 if word[:3].lower() in _MONTHS else None
+
+
+def _matches(head: bytes, name: str) -> bool:
+    return xml_root(head) in _ROOTS
+
+
+FORMATS = (Format("PubMed XML", "pubmed", _matches, read_pubmed),)
