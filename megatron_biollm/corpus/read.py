@@ -66,7 +66,7 @@ def read_file(
                 report.documents += 1
                 yield document
     except BROKEN as error:
-        report.fault(f"after {report.documents} documents", f"cannot be read further: {error}")
+        report.break_off(f"after {report.documents} documents", f"cannot be read further: {error}")
 
 
 def find_files(paths: Sequence[str | Path]) -> list[Path]:

@@ -25,6 +25,7 @@ class FileReport:
     documents: kept.
     dropped: records that are whole but not kept, by reason ("no_text", "duplicate_id").
     fault_count: broken places; `faults` shows the first of them.
+    broken: the file breaks off: what follows the last fault could not be read at all.
     passed_over: why the file as a whole was not read.
     deleted: identifiers that this file withdraws from what earlier files gave.
     """
@@ -35,6 +36,7 @@ class FileReport:
     dropped: Counter[str] = field(default_factory=Counter)
     fault_count: int = 0
     faults: list[Fault] = field(default_factory=list)
+    broken: bool = False
     passed_over: str | None = None
     deleted: list[str] = field(default_factory=list)
 
@@ -43,6 +45,11 @@ class FileReport:
         self.fault_count += 1
         if len(self.faults) < SHOWN_FAULTS:
             self.faults.append(Fault(position, reason))
+
+    def break_off(self, position: str, reason: str) -> None:
+        """A fault behind which nothing of the file can be read."""
+        self.fault(position, reason)
+        self.broken = True
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Counts records that are left out for one reason."""
