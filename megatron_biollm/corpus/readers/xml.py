@@ -1,0 +1,189 @@
+"""XML as a stream of elements: bounded memory, nothing fetched, no entity of the file's own.
+
+Every reader of XML goes through here, so that hostile and broken files meet one set of rules. The
+parser never repairs (`recover` invents structure, and lxml's loses whole files without a word):
+what stood before a break is kept, the break is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from lxml import etree
+
+from megatron_biollm.corpus.report import FileReport
+
+# No document type is fetched or applied and no entity is expanded. `huge_tree` lifts libxml2's
+# limits on depth and on the length of one text, which long articles pass; identifiers are not
+# collected because their table would grow with the file.
+SAFE: dict[str, Any] = {
+    "load_dtd": False,
+    "no_network": True,
+    "resolve_entities": False,
+    "huge_tree": True,
+    "collect_ids": False,
+    "remove_comments": True,
+    "remove_pis": True,
+}
+
+_CHUNK_BYTES = 1 << 17
+# A prologue longer than this holds no root that any of our sources would write.
+_PROLOGUE_BYTES = 1 << 20
+_ROOT_START = re.compile(r"<[A-Za-z_:]")
+_ENDS_EARLY = ("no element found", "Premature end", "Document is empty")
+_ENTITY = re.compile(r"<!ENTITY\b[^>]*>?")
+
+
+def stream_elements(
+    stream: BinaryIO, tags: Sequence[str], report: FileReport, unit: str = "records"
+) -> Iterator[etree._Element]:
+    """Yields each complete element with one of the names, in any namespace.
+
+    An element is good until the next one is asked for; then it and all before it are emptied. One
+    inside another of `tags` comes with that one, or by itself where a break cuts the outer one.
+
+    Args:
+        stream: one XML document, already unpacked.
+        tags: local names.
+        report: takes the place where the XML breaks off, is refused, or ends too early.
+        unit: what the elements are, for the message.
+
+    Raises:
+        What reading `stream` raises, after the elements before it.
+    """
+    parser = etree.XMLPullParser(events=("end",), tag=[f"{{*}}{tag}" for tag in tags], **SAFE)
+    inner: etree._Element | None = None
+    count = 0
+    for element in _pull(parser, stream):
+        if isinstance(element, _Break):
+            if inner is not None:
+                yield inner
+            element.tell(report, count, unit)
+            return
+        if any(True for _ in element.iterancestors(*(f"{{*}}{tag}" for tag in tags))):
+            inner = element
+            continue
+        inner = None
+        count += 1
+        yield element
+        release(element)
+
+
+def parse_document(data: bytes) -> etree._Element:
+    """The root of one whole XML document held in memory, under the same rules.
+
+    Raises:
+        ValueError: not well-formed, or refused; the message says where and why.
+    """
+    if reason := refusal(data[:_PROLOGUE_BYTES]):
+        raise ValueError(reason)
+    parser = etree.XMLParser(**SAFE)
+    try:
+        return etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        raise ValueError(": ".join(_syntax(parser.error_log, error))) from error
+
+
+def refusal(head: bytes) -> str | None:
+    """Why a document that begins with `head` is not read: it declares entities of its own.
+
+    Those of two lines unfold to gigabytes, and those that name a file would put it into the text.
+    Declarations of pictures (NDATA), which patents have, are never expanded and do no harm.
+    """
+    text = _decoded(head)
+    root = _ROOT_START.search(text)
+    declared = _ENTITY.findall(text, 0, root.start() if root else len(text))
+    own = [entity for entity in declared if " NDATA " not in " ".join(entity.split())]
+    if not own:
+        return None
+    return (
+        f"refused: its document type declares {len(own)} entities "
+        f"({own[0][:60]!r} is the first), which may unfold without bound"
+    )
+
+
+def release(element: etree._Element) -> None:
+    """Frees an element's content and everything before it in the tree."""
+    element.clear()
+    place: etree._Element | None = element
+    while place is not None and (parent := place.getparent()) is not None:
+        while place.getprevious() is not None:
+            del parent[0]
+        place = parent
+
+
+def local_name(element: etree._Element) -> str:
+    """The element's name without its namespace; "" for what is no element."""
+    tag = element.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+class _Break:
+    """The end of what can be read, told after the elements before it."""
+
+    def __init__(self, position: str, reason: str):
+        self.position, self.reason = position, reason
+
+    def tell(self, report: FileReport, count: int, unit: str) -> None:
+        report.fault(self.position, f"{self.reason}; read {count} {unit} before it, none after it")
+
+
+def _pull(parser: etree.XMLPullParser, stream: BinaryIO) -> Iterator[etree._Element | _Break]:
+    chunk = _first_chunk(stream)
+    if reason := refusal(chunk):
+        yield _Break("prologue", reason)
+        return
+    error = None
+    while not error:
+        error = _feed(parser, chunk)
+        yield from (element for _, element in parser.read_events())
+        if not chunk:
+            break
+        chunk = stream.read(_CHUNK_BYTES)
+    if error:
+        yield _Break(*error)
+
+
+def _feed(parser: etree.XMLPullParser, chunk: bytes) -> tuple[str, str] | None:
+    """Position and reason of the first error, which lxml does not always raise."""
+    raised = None
+    try:
+        parser.feed(chunk) if chunk else parser.close()
+    except etree.XMLSyntaxError as error:
+        raised = error
+    return _syntax(parser.feed_error_log, raised)
+
+
+def _first_chunk(stream: BinaryIO) -> bytes:
+    """Up to the root's start, so that the whole prologue is seen before any of it is parsed."""
+    chunk = stream.read(_CHUNK_BYTES)
+    while chunk and len(chunk) < _PROLOGUE_BYTES and not _ROOT_START.search(_decoded(chunk)):
+        more = stream.read(_CHUNK_BYTES)
+        if not more:
+            break
+        chunk += more
+    return chunk
+
+
+def _decoded(head: bytes) -> str:
+    """Enough of a decoding to find markup: all other encodings have it where ASCII has."""
+    if head[:2] in (b"\xff\xfe", b"<\0"):
+        return head.decode("utf-16-le", "replace")
+    if head[:2] in (b"\xfe\xff", b"\0<"):
+        return head.decode("utf-16-be", "replace")
+    return head.decode("latin-1")
+
+
+def _syntax(
+    log: etree._ListErrorLog, raised: etree.XMLSyntaxError | None
+) -> tuple[str, str] | None:
+    first = next((entry for entry in log if entry.level == etree.ErrorLevels.FATAL), None)
+    if first is None and raised is None:
+        return None
+    line, message = (first.line, first.message) if first else (raised.position[0], raised.msg)
+    if message.startswith(_ENDS_EARLY):
+        message = "the file ends too early"
+    position = f"line {line}, column {first.column}" if first else f"line {max(line, 1)}"
+    return position, f"not well-formed XML: {' '.join(message.split())}"
