@@ -103,6 +103,8 @@ class DocumentStep(PipelineStep):
     def run(
         self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
+        # A process may run several tasks with one step.
+        self.flow, before = Flow(self.name), Counter(getattr(self.processor, "tally", {}))
         for given in data:
             document = from_datatrove(given)
             self.flow.came[document.source] += 1
@@ -114,7 +116,7 @@ class DocumentStep(PipelineStep):
                 continue
             self.flow.keep(outcome)
             yield to_datatrove(outcome)
-        self.flow.tally.update(getattr(self.processor, "tally", {}))
+        self.flow.tally = Counter(getattr(self.processor, "tally", {})) - before
 
 
 def to_datatrove(document: Document) -> DatatroveDocument:

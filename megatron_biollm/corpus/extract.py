@@ -1,0 +1,153 @@
+"""The first stage's own steps: source files in, claims out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datatrove.data import Document as DatatroveDocument
+from datatrove.pipeline.base import PipelineStep
+
+from megatron_biollm.corpus.claims import (
+    GHOST,
+    KINDS,
+    WITHDRAWAL,
+    identity_claims,
+    text_claim,
+    withdrawal_claim,
+    write_claims,
+)
+from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.executor import RestartTask
+from megatron_biollm.corpus.plan import Plan, SourceFile
+from megatron_biollm.corpus.read import read_file
+from megatron_biollm.corpus.report import FileReport
+from megatron_biollm.corpus.steps import from_datatrove, to_datatrove
+
+_MD5 = re.compile(r"\b[0-9a-f]{32}\b")
+# Kinds of which a later version speaks even when it is itself dropped.
+_VERSIONED = {KINDS["pubmed"], KINDS["pmc"], KINDS["clinical_trials"]}
+
+
+@dataclass
+class Ledger:
+    """Claims of the documents that a task has read, kept until it is known which ones stay.
+
+    The steps of a task pass one document on at a time, so the last one read is the one at hand.
+    """
+
+    last_read: int = -1
+    read: dict[int, list[tuple]] = field(default_factory=dict)
+    withdrawn: list[tuple] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.last_read = -1
+        self.read, self.withdrawn = {}, []
+
+    def add(self, claims: list[tuple]) -> None:
+        self.last_read += 1
+        if claims:
+            self.read[self.last_read] = claims
+
+
+class ReadFiles(PipelineStep):
+    """Yields the documents of the task's files; `report()` says what was met.
+
+    A file that breaks off, or whose checksum is not the one beside it, is quarantined: the task
+    starts again without it, so that no half of it gets through. `keep_broken` keeps what was whole.
+    """
+
+    type, name = "corpus", "read files"
+
+    def __init__(self, plan: Plan, ledger: Ledger, text_documents: str, keep_broken: bool):
+        super().__init__()
+        self.plan, self.ledger = plan, ledger
+        self.text_documents, self.keep_broken = text_documents, keep_broken
+        self.quarantined: dict[str, FileReport] = {}
+        self.files: list[dict[str, Any]] = []
+
+    def run(
+        self, data: Any = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
+        self.ledger.clear()
+        self.files = []
+        for file in self.plan.tasks[rank]:
+            digest = _sha256(Path(file.path))
+            report = self.quarantined.get(file.path)
+            if report is None:
+                report = FileReport(file.path)
+                yield from self._read(file, report)
+            self.files.append({**report.to_dict(), "size": file.size, "sha256": digest})
+
+    def report(self) -> dict[str, Any]:
+        """One entry for each file, for the shard's sidecar."""
+        return {"files": self.files}
+
+    def _read(self, file: SourceFile, report: FileReport) -> Iterator[DatatroveDocument]:
+        path = Path(file.path)
+        wrong = wrong_checksum(path)
+        if wrong:
+            report.break_off("the whole file", wrong)
+        else:
+            for document in read_file(path, report, self.text_documents, file.source):
+                self.ledger.add(identity_claims(document, path.name))
+                yield to_datatrove(document)
+        if report.broken and (wrong or not self.keep_broken):
+            report.dropped["broken_file"] += report.documents
+            report.documents, report.deleted = 0, []
+            self.quarantined[file.path] = report
+            raise RestartTask(f"{path} is quarantined: {report.faults[-1].reason}")
+        self.ledger.withdrawn += [withdrawal_claim(pmid, path.name) for pmid in report.deleted]
+
+
+class WriteClaims(PipelineStep):
+    """Passes documents on and writes the claims of those that came this far, and of the others
+    that are newer than what they replace."""
+
+    type, name = "corpus", "write claims"
+
+    def __init__(self, folder: Path, ledger: Ledger, buckets: int):
+        super().__init__()
+        self.folder, self.ledger, self.buckets = folder, ledger, buckets
+
+    def run(
+        self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
+        names: list[tuple] = []
+        texts: list[tuple] = []
+        for number, given in enumerate(data):
+            document: Document = from_datatrove(given)
+            own = self.ledger.read.pop(self.ledger.last_read, [])
+            names += [(*claim, rank, number) for claim in own]
+            texts.append((*text_claim(document), rank, number))
+            yield given
+        names += [(*claim, rank, WITHDRAWAL) for claim in self.ledger.withdrawn]
+        for claims in self.ledger.read.values():
+            names += [(*c, rank, GHOST) for c in claims if c[2] in _VERSIONED and c[3] == 0]
+        write_claims(names, self.folder / "names", rank, self.buckets)
+        write_claims(texts, self.folder / "texts", rank, self.buckets)
+
+
+def wrong_checksum(path: Path) -> str | None:
+    """What is wrong with a file by the NAME.md5 beside it, as NLM gives one; None if nothing."""
+    beside = path.with_name(f"{path.name}.md5")
+    if not beside.is_file():
+        return None
+    expected = _MD5.search(beside.read_text(encoding="utf-8", errors="replace").lower())
+    actual = _digest(path, "md5")
+    if expected is None or expected[0] == actual:
+        return None
+    return f"its MD5 is {actual}, but {beside.name} says {expected[0]}; download it again"
+
+
+def _sha256(path: Path) -> str:
+    return _digest(path, "sha256")
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,0 +1,207 @@
+"""Shards of documents: JSON lines in zstd, complete and counted or not there at all.
+
+Beside NNNNN.jsonl.zst lies NNNNN.json: how many documents and characters by source, the digest,
+and what every step before it let through. datatrove's own reader passes over a file's rest at the
+first bad byte and its writer gives a file its final name before it is whole; ours do neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import zstandard
+from datatrove.data import Document as DatatroveDocument
+from datatrove.pipeline.base import PipelineStep
+
+from megatron_biollm.config import UserError
+from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.steps import from_datatrove, to_datatrove
+
+_LEVEL = 3
+
+
+def shard_path(folder: Path, rank: int) -> Path:
+    """Where the documents of a task lie."""
+    return folder / f"{rank:05d}.jsonl.zst"
+
+
+def read_sidecar(folder: Path, rank: int) -> dict[str, Any]:
+    """What was recorded of a task's shard.
+
+    Raises:
+        UserError: there is none, so the task was not completed.
+    """
+    path = folder / f"{rank:05d}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing, though its task counts as completed; remove {folder.parent} and "
+            "give the command again"
+        ) from error
+
+
+def read_shard(path: Path) -> Iterator[Document]:
+    """The documents of one shard.
+
+    Raises:
+        UserError: the file is cut short or holds what no shard holds; nothing is passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            for line in io.BufferedReader(stream, 1 << 20):
+                yield Document.from_json(orjson.loads(line))
+    except (OSError, zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"shard {path} cannot be read: {error}; remove its stage's folder"
+        ) from error
+
+
+class ReadShard(PipelineStep):
+    """Yields the documents of the task's own shard, and checks that none is missing."""
+
+    type, name = "corpus", "read shard"
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def run(
+        self, data: Any = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
+        expected, count = read_sidecar(self.folder, rank)["documents"], 0
+        for document in read_shard(shard_path(self.folder, rank)):
+            count += 1
+            yield to_datatrove(document)
+        if count != expected:
+            raise UserError(
+                f"{shard_path(self.folder, rank)} holds {count} documents, but {expected} were "
+                "written; the file was changed since: remove its stage's folder"
+            )
+
+
+class WriteShard(PipelineStep):
+    """Writes the task's documents and the counts of the steps before it.
+
+    folder: of the shards. counted: steps of the same pipeline that have a `flow`. extra: gives
+    more plain values to record, when all documents have passed.
+    """
+
+    type, name = "corpus", "write shard"
+
+    def __init__(
+        self, folder: Path, counted: Sequence[Any], extra: Callable[[], dict[str, Any]] = dict
+    ):
+        super().__init__()
+        self.folder, self.counted, self.extra = folder, counted, extra
+
+    def run(
+        self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
+        with ShardFile(shard_path(self.folder, rank)) as shard:
+            for given in data:
+                shard.write(from_datatrove(given))
+                yield given
+            flows = [step.flow.to_dict() for step in self.counted]
+            shard.commit({"flows": flows, **self.extra()})
+
+
+class WriteSources(PipelineStep):
+    """Writes the task's documents to one shard for each source, FOLDER/SOURCE/NNNNN.jsonl.zst.
+
+    Shards of the same task from an earlier run, of sources it no longer has, are removed.
+    """
+
+    type, name = "corpus", "write sources"
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def run(
+        self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
+        shards: dict[str, ShardFile] = {}
+        with contextlib.ExitStack() as stack:
+            for given in data:
+                document = from_datatrove(given)
+                if document.source not in shards:
+                    path = shard_path(self.folder / _folder_name(document.source), rank)
+                    shards[document.source] = stack.enter_context(ShardFile(path))
+                shards[document.source].write(document)
+                yield given
+            for old in self.folder.glob(f"*/{rank:05d}.json*"):
+                old.unlink()
+            for source, shard in shards.items():
+                shard.commit({"source": source})
+
+
+class ShardFile:
+    """One shard being written; it has its name only after `commit`. For use in a `with`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a task that was killed
+            left.unlink()
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.file: BinaryIO = self.temporary.open("wb")
+        self.digest = hashlib.sha256()
+        self.packer = zstandard.ZstdCompressor(_LEVEL).compressobj()
+        self.documents: Counter[str] = Counter()
+        self.characters: Counter[str] = Counter()
+
+    def write(self, document: Document) -> None:
+        self.documents[document.source] += 1
+        self.characters[document.source] += len(document.text)
+        self._put(self.packer.compress(orjson.dumps(document.to_record()) + b"\n"))
+
+    def commit(self, sidecar: dict[str, Any]) -> None:
+        """Completes the file; the sidecar comes last and says that it is whole."""
+        self._put(self.packer.flush())
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        side = self.path.with_name(self.path.name.removesuffix(".jsonl.zst") + ".json")
+        side.unlink(missing_ok=True)
+        self.temporary.replace(self.path)
+        temporary = side.with_name(f".{side.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({**self._counts(), **sidecar}, ensure_ascii=False))
+        temporary.replace(side)
+
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "documents": self.documents.total(),
+            "documents_by_source": dict(self.documents),
+            "characters_by_source": dict(self.characters),
+            "sha256": self.digest.hexdigest(),
+        }
+
+    def _put(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.file.write(data)
+
+    def __enter__(self) -> ShardFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.file.close()
+        finally:
+            self.temporary.unlink(missing_ok=True)
+
+
+def _folder_name(source: str) -> str:
+    """A source as a name of one folder, whatever a JSONL record calls it."""
+    return re.sub(r"[^\w.-]+", "_", source).strip(".") or "text"
