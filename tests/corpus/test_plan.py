@@ -1,4 +1,4 @@
-import os
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +15,7 @@ def folder(tmp_path):
 
 
 def names(plan):
-    return [[os.path.basename(file.path) for file in task] for task in plan.tasks]
+    return [[Path(file.path).name for file in task] for task in plan.tasks]
 
 
 def test_files_fill_tasks_up_to_their_size_and_are_never_split(folder):
