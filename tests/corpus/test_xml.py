@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from lxml import etree
 
 from megatron_biollm.corpus.readers.xml import parse_document, stream_elements
 from megatron_biollm.corpus.report import FileReport
@@ -82,6 +83,14 @@ def test_files_named_as_entities_are_not_read_and_pictures_do_no_harm(tmp_path):
 def test_a_document_type_elsewhere_is_never_fetched_and_its_names_stay():
     xml = '<!DOCTYPE r SYSTEM "http://127.0.0.1:9/r.dtd"><r><a>&alpha;</a></r>'
     assert read(xml) == (["&alpha;"], [])
+
+
+def test_a_document_type_on_this_disk_is_not_read_either(tmp_path):
+    (tmp_path / "r.dtd").write_text('<!ENTITY alpha "secret"><!ATTLIST a t CDATA "secret">')
+    xml = f'<!DOCTYPE r SYSTEM "{tmp_path}/r.dtd"><r><a>&alpha;</a></r>'.encode()
+    element = next(stream_elements(io.BytesIO(xml), ("a",), FileReport("x")))
+    assert ("".join(element.itertext()), dict(element.attrib)) == ("&alpha;", {})
+    assert b"secret" not in etree.tostring(parse_document(xml), with_tail=False)
 
 
 def test_comments_and_instructions_are_no_text():

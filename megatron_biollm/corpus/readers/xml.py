@@ -16,14 +16,13 @@ from lxml import etree
 from megatron_biollm.corpus.report import FileReport
 
 # No document type is fetched or applied and no entity is expanded. `huge_tree` lifts libxml2's
-# limits on depth and on the length of one text, which long articles pass; identifiers are not
-# collected because their table would grow with the file.
+# limits on depth and on the length of one text, which long articles pass. `collect_ids` stays as it
+# is: without it lxml 6 loads document types from disk after all.
 SAFE: dict[str, Any] = {
     "load_dtd": False,
     "no_network": True,
     "resolve_entities": False,
     "huge_tree": True,
-    "collect_ids": False,
     "remove_comments": True,
     "remove_pis": True,
 }
@@ -59,6 +58,7 @@ def stream_elements(
     for element in _pull(parser, stream):
         if isinstance(element, _Break):
             if inner is not None:
+                count += 1
                 yield inner
             element.tell(report, count, unit)
             return
