@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from megatron_biollm.corpus.readers import jsonl, plain_text, pubmed
+from megatron_biollm.corpus.readers import jsonl, plain_text, pubmed, pubmed_exports
 from megatron_biollm.corpus.readers.format import Format
 
 FORMATS: tuple[Format, ...] = (
     *pubmed.FORMATS,
+    *pubmed_exports.FORMATS,
     *jsonl.FORMATS,
     *plain_text.FORMATS,
 )

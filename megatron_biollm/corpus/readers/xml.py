@@ -127,7 +127,9 @@ class _Break:
         self.position, self.reason = position, reason
 
     def tell(self, report: FileReport, count: int, unit: str) -> None:
-        report.fault(self.position, f"{self.reason}; read {count} {unit} before it, none after it")
+        report.break_off(
+            self.position, f"{self.reason}; read {count} {unit} before it, none after it"
+        )
 
 
 def _pull(parser: etree.XMLPullParser, stream: BinaryIO) -> Iterator[etree._Element | _Break]:
