@@ -158,9 +158,12 @@ def resolve(claims: np.ndarray) -> np.ndarray:
 def save(path: Path, array: np.ndarray) -> None:
     """Writes an array, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npy")
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a task that was killed
+        left.unlink()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        np.save(temporary, array)
+        with temporary.open("wb") as file:
+            np.save(file, array)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

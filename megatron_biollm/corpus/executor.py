@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -80,6 +81,8 @@ def run_stages(stages: Sequence[Stage], config: ExecutorConfig, wait_for_jobs: b
     Raises:
         StageFailed: a task failed. The tasks beside it were run to their end.
     """
+    # A traceback with the values of variables would copy texts, clinical notes too, into a log.
+    os.environ["LOGURU_DIAGNOSE"] = "NO"
     if config.executor == "slurm":
         _submit(stages, config, wait_for_jobs)
     else:
@@ -117,8 +120,12 @@ class _Recorded:
 class WatchedLocalExecutor(_Recorded, LocalPipelineExecutor):
     """Runs each task in a process of its own and outlives whatever becomes of it."""
 
+    def __init__(self, name: str, **settings: Any):
+        super().__init__(**settings)
+        self.name = name
+
     def run(self) -> dict[int, str]:
-        """Runs what is missing.
+        """Runs what is missing, with a progress bar of that name.
 
         Returns:
             The reason of each failed task, by its rank.
@@ -129,8 +136,7 @@ class WatchedLocalExecutor(_Recorded, LocalPipelineExecutor):
         context.set_forkserver_preload(["megatron_biollm.corpus.executor"])
         running: dict[int, tuple[Any, int]] = {}
         failures: dict[int, str] = {}
-        name = Path(self.logging_dir.path).name
-        with Progress(self.tasks, name, "tasks", self.tasks - len(todo)) as progress:
+        with Progress(self.tasks, self.name, "tasks", self.tasks - len(todo)) as progress:
             try:
                 while todo or running:
                     while todo and len(running) < self.workers:
@@ -174,8 +180,9 @@ class RecordedRayExecutor(_Recorded, RayPipelineExecutor):
 def _run_task(executor: WatchedLocalExecutor, rank: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # What datatrove says to the console is in the task's log, and the parent names the reason.
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open until the process ends)
     try:
-        # Local rank 1: datatrove writes to the task's log, and only local rank 0 to the console.
         executor._run_for_rank(rank, local_rank=1)
     except Exception:
         os._exit(1)
@@ -202,7 +209,7 @@ def _local_or_ray(stage: Stage, config: ExecutorConfig) -> Any:
         "workers": config.worker_count(),
     }
     if config.executor == "local":
-        return WatchedLocalExecutor(**shared)
+        return WatchedLocalExecutor(stage.name, **shared)
     if importlib.util.find_spec("ray") is None:
         raise UserError(
             "executor.executor is ray, but ray is not installed; `pip install 'ray[default]'`, or "
