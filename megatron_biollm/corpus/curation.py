@@ -40,7 +40,7 @@ class CurationConfig:
 
     paths: list[str] = option([], "files and folders; their content tells which source they are")
     output_dir: str = option("corpus", "folder for the shards, the report and the stages")
-    task_mb: int = option(64, "packed megabytes of source files in one task")
+    task_mb: float = option(64.0, "packed megabytes of source files in one task")
     buckets: int = option(16, "parts in which duplicates are settled; more need less memory each")
     text_documents: str = option("file", "a document of a .txt file: the file, or a blank_line")
     keep_broken_files: bool = option(False, "keep the whole records of files that break off")
@@ -48,9 +48,11 @@ class CurationConfig:
     executor: ExecutorConfig = section(ExecutorConfig, "where the stages run")
 
     def __post_init__(self) -> None:
-        for name in ("task_mb", "buckets"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.task_mb <= 0 or self.buckets < 1:
+            raise UserError(
+                f"task_mb is {self.task_mb} and buckets {self.buckets}; a task has a size above 0, "
+                "and duplicates are settled in 1 bucket or more"
+            )
         if self.text_documents not in ("file", "blank_line"):
             raise UserError(
                 f"text_documents is {self.text_documents!r}; give 'file' or 'blank_line'"
@@ -78,7 +80,7 @@ def curate(config: CurationConfig, wait_for_jobs: bool = True) -> dict[str, Any]
     files = list_files(config.paths, own)
     _refuse_own_output(output, [file.path for file in files])
     folder = extract_folder(config, output)
-    plan = _take_plan(folder, make_plan(files, config.task_mb * 1_000_000, _old_plan(folder)))
+    plan = _take_plan(folder, make_plan(files, int(config.task_mb * 1e6), _old_plan(folder)))
     if not run_stages(curation_stages(config, plan, output), config.executor, wait_for_jobs):
         return None
     return read_manifest(output)

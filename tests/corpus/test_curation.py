@@ -45,9 +45,8 @@ def sources(tmp_path):
 def config(sources, output="out", **fields):
     overrides = [f"paths=[{sources}]", f"output_dir={sources.parent / output}", "buckets=3"]
     overrides += [f"{name}={value}" for name, value in fields.items()]
-    made = load_config(CurationConfig, None, [*overrides, "executor.workers=2"])
-    made.task_mb = 1e-6  # a task for each of the small files
-    return made
+    # So small that each file has a task of its own.
+    return load_config(CurationConfig, None, [*overrides, "executor.workers=2", "task_mb=0.000001"])
 
 
 def documents(output) -> dict[str, Document]:
