@@ -1,0 +1,1 @@
+"""Near-duplicates and contained documents: found in stages that share the work by shard or hash."""
