@@ -40,6 +40,15 @@ from megatron_biollm.corpus.download.manifest import Manifest, only_run
 from megatron_biollm.corpus.download.run import SOURCES, Report, download, make_plan
 from megatron_biollm.log import get_logger, run_tool, setup_logging
 
+POLITENESS = {
+    "connections": "files fetched at the same time",
+    "requests_per_second": "over all connections",
+    "attempts": "failures in a row before a file is given up",
+    "timeout_s": "seconds of silence that end an attempt",
+    "backoff_s": "seconds to wait after a first failure, doubled after each further one",
+    "max_wait_s": "longest wait, in seconds, that a server may ask for",
+}
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -61,9 +70,10 @@ def parse_args() -> argparse.Namespace:
     how.add_argument("--contact", help="e-mail address that the servers' operators may write to")
     how.add_argument("--api-key-file", type=Path, help="file that holds the USPTO key")
     how.add_argument("--no-disk-check", action="store_true", help="start even if space looks short")
+    polite = parser.add_argument_group("politeness", "[each source has its own default]")
     for field in dataclasses.fields(Politeness):
         name = f"--{field.name.replace('_', '-')}"
-        how.add_argument(name, type=type(field.default), help="see Politeness; by source")
+        polite.add_argument(name, type=type(field.default), help=POLITENESS[field.name])
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()
 
@@ -73,10 +83,10 @@ def main() -> int:
     setup_logging()
     wanted = selection(args)
     base_url = check_base_url(args.base_url) if args.base_url else None
-    with make_client(args) as client, only_run(args.output):
+    folder = SOURCES[args.source].folder
+    with make_client(args) as client, only_run(args.output, folder):
         manifest = Manifest(args.output)
         if args.verify:
-            folder = SOURCES[args.source].folder
             for path in manifest.verify(lambda file: digests(file).sha256, f"{folder}/"):
                 get_logger(__name__).warning(f"{path} differs from its checksum")
         plan = make_plan(args.source, client, base_url, wanted, manifest)

@@ -196,6 +196,14 @@ def test_attempts_that_bring_bytes_do_not_count_as_failures(server, client, tmp_
     assert len(server.requests) == 9
 
 
+def test_a_packed_file_is_kept_packed_whatever_the_server_calls_it(server, client, tmp_path):
+    server.faults["/a.gz"] = [
+        lambda handler, body: answer(handler, 200, body, Content_Encoding="gzip")
+    ]
+    fetch_file(client, remote(server), tmp_path / "a.gz")
+    assert (tmp_path / "a.gz").read_bytes() == BODY
+
+
 def test_a_missing_file_is_not_asked_for_again(server, client, tmp_path):
     del server.files["/a.gz"]
     with pytest.raises(DownloadError, match=r"/a.gz: the server answers 404 .*base address"):

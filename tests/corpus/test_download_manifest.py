@@ -79,12 +79,29 @@ def test_each_line_is_a_plain_json_object(tmp_path):
     assert row["bytes"] == 3
 
 
-def test_two_runs_into_one_folder_are_refused(tmp_path):
+def test_two_runs_of_one_source_into_one_folder_are_refused(tmp_path):
     with (
-        only_run(tmp_path / "raw"),
+        only_run(tmp_path / "raw", "pubmed"),
         pytest.raises(UserError, match="another process"),
-        only_run(tmp_path / "raw"),
+        only_run(tmp_path / "raw", "pubmed"),
     ):
         pass
-    with only_run(tmp_path / "raw"):
+    with only_run(tmp_path / "raw", "pubmed"), only_run(tmp_path / "raw", "pmc"):
+        pass
+
+
+def test_records_of_two_runs_at_the_same_time_are_all_kept(tmp_path):
+    one, other = Manifest(tmp_path), Manifest(tmp_path)
+    for number in range(20):
+        one.add(record(f"pubmed/{number}.gz"))
+        other.add(record(f"pmc/{number}.gz"))
+    assert len(Manifest(tmp_path).records) == 40
+
+
+def test_an_output_that_is_no_folder_is_an_error(tmp_path):
+    (tmp_path / "raw").write_text("")
+    with (
+        pytest.raises(UserError, match="cannot write into .*raw"),
+        only_run(tmp_path / "raw", "pubmed"),
+    ):
         pass

@@ -218,6 +218,12 @@ def test_the_key_goes_to_no_host_that_a_list_names(server, tmp_path):
         assert thief.requests == []
 
 
+def test_years_count_even_where_the_api_tells_of_all(server, tmp_path):
+    patent_api(server, "PTGRXML", ["ipg230103.zip", "ipg240102.zip"])
+    plan, _ = run("patents", server, tmp_path, Selection(parts=("grants",), years=(2024,)))
+    assert paths(plan) == ["patents/grants/2024/ipg240102.zip"]
+
+
 def test_hostile_names_in_an_api_answer_are_refused(server, tmp_path):
     patent_api(server, "PTGRXML", ["../../ipg240102.zip"])
     _, report = run("patents", server, tmp_path, Selection(parts=("grants",)))

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.download.client import Client, DownloadError, Refused, Temporary
 from megatron_biollm.corpus.download.fetch import RemoteFile, digests, write_whole
-from megatron_biollm.corpus.download.jobs import Plan, Selection, Work, record_of
+from megatron_biollm.corpus.download.jobs import Plan, Selection, Work
 from megatron_biollm.corpus.download.manifest import Manifest
 
 CLINICAL_TRIALS_URL = "https://clinicaltrials.gov/api/v2"
@@ -124,7 +124,7 @@ class TrialsJob:
         write_whole(target, gzip.compress(json.dumps(page).encode(), mtime=0))
         found = digests(target)
         remote = RemoteFile(url, path, _LICENCE, "clinical_trials", version=self.version)
-        work.manifest.add(record_of(remote, found))
+        work.note(remote, found)
         studies, token = len(page["studies"]), page.get("nextPageToken")
         state = _State(state.pages + 1, state.studies + studies, token, not token)
         write_whole(self._state_file(work.root), json.dumps(vars(state)).encode())

@@ -15,6 +15,7 @@ from megatron_biollm.corpus.download.fetch import (
     Digests,
     RemoteFile,
     digests,
+    disk_errors,
     expected_md5,
     fetch_file,
 )
@@ -34,6 +35,11 @@ class Work:
     @property
     def root(self) -> Path:
         return self.manifest.root
+
+    def note(self, remote: RemoteFile, found: Digests) -> None:
+        """Records a finished file. Raises DiskError."""
+        with disk_errors(self.manifest.file):
+            self.manifest.add(record_of(remote, found))
 
 
 class Job(Protocol):
@@ -126,7 +132,7 @@ class FileJob:
         if found is None:
             found = fetch_file(work.client, self.remote, target, work.on_bytes)
             fetched = found.bytes
-        work.manifest.add(record_of(self.remote, found))
+        work.note(self.remote, found)
         return fetched
 
     def _already_there(self, work: Work, target: Path) -> Digests | None:

@@ -53,10 +53,12 @@ class Manifest:
 
     def add(self, record: Record) -> None:
         """Writes one line; it is on disk when this returns."""
-        line = json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n"
+        line = json.dumps(dataclasses.asdict(record)) + "\n"
         with self.lock:
             self.records[record.path] = record
             with self.file.open("ab+") as file:
+                # Other sources may be fetched into the folder at the same time.
+                fcntl.flock(file, fcntl.LOCK_EX)
                 if _ends_torn(file):
                     line = "\n" + line
                 file.write(line.encode())
@@ -94,7 +96,7 @@ def read_manifest(file: Path) -> dict[str, Record]:
         return {}
     names = {field.name for field in dataclasses.fields(Record)}
     records = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
             record = Record(**{key: value for key, value in row.items() if key in names})
@@ -115,15 +117,22 @@ def licence_of(file: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def only_run(root: Path) -> Iterator[None]:
-    """Raises UserError while another process downloads into the same folder."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".downloads.lock").open("w") as file:
+def only_run(root: Path, folder: str) -> Iterator[None]:
+    """Raises UserError while another process downloads the same folder of a source."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = (root / f".downloads-{folder}.lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {root}: {error.strerror}; give an --output folder that you may "
+            "write to"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another process downloads into {root}; one at a time may, so wait for it or "
+                f"another process downloads into {root / folder}; wait for it to end, or "
                 "give another --output"
             ) from error
         yield

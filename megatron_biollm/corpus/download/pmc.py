@@ -32,7 +32,7 @@ from megatron_biollm.corpus.download.fetch import (
     part_of,
     seal,
 )
-from megatron_biollm.corpus.download.jobs import Plan, Selection, Work, record_of
+from megatron_biollm.corpus.download.jobs import Plan, Selection, Work
 from megatron_biollm.corpus.download.manifest import Manifest
 from megatron_biollm.corpus.download.pmc_articles import (
     SUBSETS,
@@ -157,7 +157,7 @@ class PackageJob:
             source="pmc",
             version=self.version,
         )
-        work.manifest.add(record_of(remote, found))
+        work.note(remote, found)
         return found.bytes
 
 

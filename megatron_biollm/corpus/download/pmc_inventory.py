@@ -66,8 +66,9 @@ class Inventory:
 
     def fingerprint(self, package: int) -> str:
         """Changes with any article of the package, in any of its objects."""
-        rows = sorted(row for row in _PACKED.iter_unpack(self.packed[package]))
-        return hashlib.md5(repr(rows).encode(), usedforsecurity=False).hexdigest()
+        rows, step = self.packed[package], _PACKED.size
+        ordered = sorted(bytes(rows[at : at + step]) for at in range(0, len(rows), step))
+        return hashlib.md5(b"".join(ordered), usedforsecurity=False).hexdigest()
 
 
 def package_name(package: int) -> str:

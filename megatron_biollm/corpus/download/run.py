@@ -12,7 +12,7 @@ from pathlib import Path
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.download.client import Cancelled, Client, DownloadError, Politeness
 from megatron_biollm.corpus.download.clinical_trials import CLINICAL_TRIALS_URL, plan_trials
-from megatron_biollm.corpus.download.fetch import DiskError
+from megatron_biollm.corpus.download.fetch import DiskError, part_of
 from megatron_biollm.corpus.download.jobs import Job, Plan, Selection, Work
 from megatron_biollm.corpus.download.manifest import Manifest
 from megatron_biollm.corpus.download.pmc import PMC_URL, plan_pmc
@@ -109,7 +109,9 @@ def download(plan: Plan, client: Client, manifest: Manifest, check_disk: bool = 
 
 def check_space(jobs: list[Job], root: Path) -> None:
     """Raises DiskError unless the forecast fits on the disk."""
-    needed = sum(job.size or 0 for job in jobs) + _SPARE_BYTES
+    parts = (part_of(root / job.path) for job in jobs)
+    here = sum(part.stat().st_size for part in parts if part.is_file())
+    needed = sum(job.size or 0 for job in jobs) - here + _SPARE_BYTES
     free = shutil.disk_usage(root).free
     if jobs and needed > free:
         raise DiskError(

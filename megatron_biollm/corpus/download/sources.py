@@ -94,7 +94,9 @@ def plan_patents(client: Client, base_url: str, wanted: Selection, manifest: Man
         for row in _patent_rows(client, f"{base_url}/{PATENT_PARTS[part]}", wanted.years):
             name = str(row.get("fileName"))
             if is_plain_name(name) and _PATENT_NAME.fullmatch(name):
-                files.append(_patent_file(row, name, part, base_url))
+                year = 2000 + int(name.lstrip("ip")[1:3])
+                if not wanted.years or year in wanted.years:
+                    files.append(_patent_file(row, name, year, part, base_url))
             elif match_any([name], _PATENT_NAME):
                 plan.refused.append(name)
     unique = {file.path: file for file in files}.values()
@@ -161,8 +163,7 @@ def _flat(rows: list) -> Iterator[dict]:
         yield from row if isinstance(row, list) else [row]
 
 
-def _patent_file(row: dict, name: str, part: str, base_url: str) -> RemoteFile:
-    year = f"20{name.lstrip('ip')[1:3]}"
+def _patent_file(row: dict, name: str, year: int, part: str, base_url: str) -> RemoteFile:
     size = row.get("fileSize")
     return RemoteFile(
         url=_patent_url(str(row.get("fileDownloadURI") or ""), name, part, base_url),
