@@ -75,7 +75,9 @@ def test_the_part_of_an_earlier_run_is_resumed(server, client, tmp_path):
     leave_part(tmp_path / "a.gz", BODY[:70_000], etag(BODY))
     counted = []
     fetch_file(client, remote(server), tmp_path / "a.gz", counted.append)
-    assert server.ranges("/a.gz") == ["bytes=70000-"]
+    (headers,) = [headers for _, headers in server.requests]
+    assert (headers["Range"], headers["If-Range"]) == ("bytes=70000-", etag(BODY))
+    assert headers["Accept-Encoding"] == "identity"
     assert (tmp_path / "a.gz").read_bytes() == BODY
     assert sum(counted) == len(BODY)
     assert names(tmp_path) == ["a.gz"]
@@ -114,6 +116,20 @@ def test_a_server_that_ignores_if_range_is_found_out_by_its_etag(server, client,
     leave_part(tmp_path / "a.gz", b"x" * 500, '"of another file"')
     server.faults["/a.gz"] = [careless]
     fetch_file(client, remote(server, md5=None), tmp_path / "a.gz")
+    assert (tmp_path / "a.gz").read_bytes() == BODY
+
+
+def test_a_server_that_sends_less_than_was_asked_for_is_asked_for_the_rest(
+    server, client, tmp_path
+):
+    def a_slice(handler, body):
+        span = f"bytes 500-999/{len(body)}"
+        answer(handler, 206, body[500:1000], ETag=etag(body), Content_Range=span)
+
+    leave_part(tmp_path / "a.gz", BODY[:500], etag(BODY))
+    server.faults["/a.gz"] = [a_slice]
+    fetch_file(client, remote(server, md5=None), tmp_path / "a.gz")
+    assert server.ranges("/a.gz") == ["bytes=500-", "bytes=1000-"]
     assert (tmp_path / "a.gz").read_bytes() == BODY
 
 
