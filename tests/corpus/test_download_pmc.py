@@ -159,6 +159,15 @@ def test_an_interrupted_package_goes_on_with_what_it_has(bucket, tmp_path):
     assert not list(tmp_path.glob("pmc/.*.parts"))
 
 
+def test_an_article_damaged_on_disk_between_two_runs_is_fetched_again(bucket, tmp_path):
+    bucket.faults["/PMC13903.1/PMC13903.1.xml"] = [busy()] * 3
+    run(bucket, tmp_path, Selection())
+    (tmp_path / "pmc/.PMC0001xxxx.parts/PMC13901.1.xml").write_bytes(b"<article><bo")
+    run(bucket, tmp_path, Selection())
+    found = members(tmp_path / "pmc/oa_comm/PMC0001xxxx.tar.gz")
+    assert found["PMC13901.1.xml"] == bucket.files["/PMC13901.1/PMC13901.1.xml"]
+
+
 def test_a_damaged_article_never_gets_into_a_package(bucket, tmp_path):
     path = "/PMC13901.1/PMC13901.1.xml"
     bucket.faults[path] = [cut(10), lambda handler, body: answer(handler, 200, body[:-1])]

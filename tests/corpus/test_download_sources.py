@@ -201,12 +201,15 @@ def test_patent_files_of_all_eras_are_known(server, tmp_path):
     ]
 
 
-def test_the_key_goes_to_no_host_that_a_list_names(server, tmp_path):
+@pytest.mark.parametrize(
+    "path", ["/files/x", "/datasets/products/files/../../elsewhere/ipg240102.zip"]
+)
+def test_the_key_goes_to_no_address_that_a_list_names(server, tmp_path, path):
     with Server() as thief, Client(HASTY, api_key="secret") as client:
         row = {
             "fileName": "ipg240102.zip",
             "fileSize": 3,
-            "fileDownloadURI": f"{thief.url}/files/x",
+            "fileDownloadURI": f"{thief.url}{path}",
         }
         bag = {"bulkDataProductBag": [{"productFileBag": {"fileDataBag": [row]}}]}
         server.files["/PTGRXML"] = json.dumps(bag).encode()
@@ -216,6 +219,7 @@ def test_the_key_goes_to_no_host_that_a_list_names(server, tmp_path):
         report = download(plan, client, manifest)
         assert report.fetched == ["patents/grants/2024/ipg240102.zip"]
         assert thief.requests == []
+        assert server.paths()[1:] == ["/files/PTGRXML/ipg240102.zip"]
 
 
 def test_years_count_even_where_the_api_tells_of_all(server, tmp_path):
