@@ -51,12 +51,7 @@ def vocabulary_of(tokenizer: Tokenizer | None, rows: int, input_folder: Path) ->
     extension = load_extension(tokenizer.folder)
     # An extended model that was exported has rows for its added tokens already.
     if extension is not None and rows < tokenizer.vocab_size:
-        base = find_tokenizer(input_folder)
-        if base is not None and base.sha256 != extension.base_sha256:
-            raise UserError(
-                f"{tokenizer.folder} extends another tokenizer than the one in {input_folder}; "
-                f"extend that one"
-            )
+        _check_base(tokenizer, extension.base_vocab_size, input_folder)
         _check_padding(extension.base_vocab_size, rows, tokenizer, input_folder)
         added = len(extension.sub_ids)
         note = f"{added} added tokens start as the mean of their sub-tokens"
@@ -65,6 +60,20 @@ def vocabulary_of(tokenizer: Tokenizer | None, rows: int, input_folder: Path) ->
     dropped = rows - tokenizer.vocab_size
     notes = [f"{dropped} padding rows of the input were dropped"] if dropped else []
     return Vocabulary(tokenizer.vocab_size, notes=notes)
+
+
+def _check_base(tokenizer: Tokenizer, base_vocab_size: int, input_folder: Path) -> None:
+    """The folder's tokenizer may have another form than the one that was extended (SentencePiece
+    and Hugging Face), and a padding token behind; what decides is that rows keep their meaning."""
+    base = find_tokenizer(input_folder)
+    if base is None:
+        return
+    own, extended = base.pieces()[:base_vocab_size], tokenizer.pieces()[:base_vocab_size]
+    if own != extended:
+        raise UserError(
+            f"{tokenizer.folder} extends another tokenizer than the one in {input_folder}; "
+            f"extend that one"
+        )
 
 
 def _check_padding(tokens: int, rows: int, tokenizer: Tokenizer, input_folder: Path) -> None:

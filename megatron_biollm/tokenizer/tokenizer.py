@@ -89,6 +89,10 @@ class Tokenizer:
         """The text of ids; special tokens and ids of vocabulary padding give nothing."""
         raise NotImplementedError
 
+    def pieces(self) -> list[str | None]:
+        """What each id stands for, None where there is no token; equal pieces, equal rows."""
+        raise NotImplementedError
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes files that this room and `transformers.AutoTokenizer` load to the same ids."""
         raise NotImplementedError
@@ -154,6 +158,10 @@ class HuggingFaceTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
+    def pieces(self) -> list[str | None]:
+        by_id = {i: piece for piece, i in self._backend.get_vocab(with_added_tokens=True).items()}
+        return [by_id.get(i) for i in range(self.vocab_size)]
+
     def save_pretrained(self, folder: str | Path) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -196,11 +204,16 @@ class SentencePieceTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode([int(i) for i in ids if i < self.vocab_size])
 
+    def pieces(self) -> list[str | None]:
+        return [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+
     def save_pretrained(self, folder: str | Path) -> None:
         backend, special_tokens = sentencepiece_to_hf(self.path)
         folder = Path(folder)
         write_hf_files(backend, folder, **special_tokens)
         shutil.copyfile(self.path, folder / "tokenizer.model")
+        if (self.folder / EXTENSION_FILE).is_file():
+            shutil.copyfile(self.folder / EXTENSION_FILE, folder / EXTENSION_FILE)
 
     def _content(self) -> dict[str, Any]:
         pieces = range(self.vocab_size)

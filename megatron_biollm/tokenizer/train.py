@@ -3,7 +3,7 @@
 Ids: <unk> 0, <s> 1, </s> 2, the 256 byte pieces, then characters and merges. Spaces are markers,
 digits stand alone, no piece reaches over a word, and characters that are rare in the texts are
 spelt in bytes, so every text has ids and comes back from them unchanged (but for the space
-marker U+2581 itself, which comes back as a space, and the literal special tokens).
+marker U+2581 itself, which comes back as a space). Text never becomes a special token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
@@ -154,7 +154,6 @@ def _llama_style(pieces: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
     backend.normalizer = space_marker_normalizer()
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "isolated")
     backend.decoder = space_marker_decoder()
-    backend.add_special_tokens([AddedToken(t, normalized=False) for t in SPECIAL_TOKENS])
     return backend
 
 

@@ -1,13 +1,16 @@
 """From Hugging Face and back: the same bits, the true vocabulary, and nothing wrong is kept."""
 
+import io
 import json
 import resource
 import shutil
 import signal
 
 import pytest
+import sentencepiece
 import torch
 import yaml
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from megatron_biollm.checkpoint import verify
@@ -16,7 +19,8 @@ from megatron_biollm.config import UserError
 from megatron_biollm.conversion.safetensors_stream import ShardedReader
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf, import_from_hf
-from megatron_biollm.tokenizer.extend import extend_tokenizer, load_extension
+from megatron_biollm.tokenizer.extend import load_extension
+from megatron_biollm.tokenizer.extend_files import extend_tokenizer
 from megatron_biollm.tokenizer.tokenizer import TokenizerConfig, build_tokenizer
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -134,6 +138,53 @@ def test_added_tokens_start_as_the_mean_of_their_sub_tokens(make_hf, tokenizer_f
         before, after = tensors(folder)[name], tensors(out)[name]
         assert torch.equal(after[:tokens], before) and after.shape[0] == tokens + 1
         assert torch.allclose(after[tokens], before[sub_ids].mean(0), atol=1e-6)
+
+
+@pytest.fixture
+def sentencepiece_file(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"the patients of clinic {n}" for n in range(50)]),
+        model_writer=model,
+        vocab_size=320,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    (tmp_path / "llama.model").write_bytes(model.getvalue())
+    return tmp_path / "llama.model"
+
+
+def test_a_sentencepiece_base_is_extended_beside_its_hugging_face_form(
+    make_hf, sentencepiece_file, tmp_path
+):
+    base = build_tokenizer(TokenizerConfig("Llama2Tokenizer", str(sentencepiece_file)))
+    folder = shutil.copytree(make_hf(vocab_size=base.vocab_size), tmp_path / "model")
+    base.save_pretrained(folder)
+    extend_tokenizer(folder, ["▁ti", "tp"], tmp_path / "extended")
+    out = round_trip(folder, tmp_path, tokenizer=tmp_path / "extended")
+    sub_ids = load_extension(tmp_path / "extended").sub_ids
+    for name in (EMBED, HEAD):
+        before, after = tensors(folder)[name], tensors(out)[name]
+        assert torch.equal(after[: base.vocab_size], before)
+        for row, ids in zip(after[base.vocab_size :], sub_ids, strict=True):
+            assert len(ids) == 2 and torch.allclose(row, before[ids].mean(0), atol=1e-6)
+    exported = build_tokenizer(TokenizerConfig("Llama2Tokenizer", str(out)))
+    assert exported.pieces()[base.vocab_size :] == ["▁ti", "tp"]
+
+
+def test_an_extension_of_another_base_is_refused(make_hf, sentencepiece_file, tmp_path):
+    base = build_tokenizer(TokenizerConfig("Llama2Tokenizer", str(sentencepiece_file)))
+    folder = shutil.copytree(make_hf(vocab_size=base.vocab_size), tmp_path / "model")
+    base.save_pretrained(folder)
+    proto = ModelProto.FromString(sentencepiece_file.read_bytes())
+    proto.pieces[-1].piece = "東"
+    (tmp_path / "other.model").write_bytes(proto.SerializeToString())
+    extend_tokenizer(tmp_path / "other.model", ["▁ti"], tmp_path / "extended")
+    with pytest.raises(UserError, match="extends another tokenizer than the one in"):
+        import_from_hf(ConversionConfig(folder, tmp_path / "out", tokenizer=tmp_path / "extended"))
 
 
 def test_a_tokenizer_of_another_model_is_refused(make_hf, tokenizer_folder, tmp_path):
