@@ -46,7 +46,7 @@ setup(
         "cuda": ["transformer-engine[pytorch]>=2.0", "flash-attn>=2.7"],
         # Every deduplication step of datatrove 0.10 breaks with xxhash 4
         # (https://github.com/huggingface/datatrove/issues/508).
-        "corpus": ["datatrove[io,processing]>=0.10.1,<0.11", "xxhash<4"],
+        "corpus": ["datatrove[io,processing]>=0.10.1,<0.11", "xxhash<4", "requests>=2.31"],
         "eval": [],
         "feedback": [],
         "dev": ["pytest>=8", "ruff>=0.9"],

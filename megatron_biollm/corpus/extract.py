@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from megatron_biollm.corpus.claims import (
     write_claims,
 )
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.download.manifest import licence_of
 from megatron_biollm.corpus.executor import RestartTask
 from megatron_biollm.corpus.plan import Plan, SourceFile
 from megatron_biollm.corpus.read import read_file
@@ -93,7 +94,10 @@ class ReadFiles(PipelineStep):
         if wrong:
             report.break_off("the whole file", wrong)
         else:
+            licence = licence_of(path)
             for document in read_file(path, report, self.text_documents, file.source):
+                if document.licence is None and licence is not None:
+                    document = replace(document, licence=licence)
                 self.ledger.add(identity_claims(document, path.name))
                 yield to_datatrove(document)
         if report.broken and (wrong or not self.keep_broken):

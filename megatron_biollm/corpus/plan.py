@@ -15,9 +15,6 @@ from pathlib import Path
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.read import find_files
 
-# Files beside the sources that describe them.
-_COMPANIONS = (".md5", ".sha256", ".tmp", ".part", ".html", "downloads.jsonl", "README.md")
-
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -108,11 +105,7 @@ def _groups(files: Sequence[SourceFile], task_bytes: int) -> list[tuple[SourceFi
 
 
 def _sources_in(paths: Iterable[str]) -> list[Path]:
-    return [file.resolve() for file in find_files(list(paths)) if not _is_companion(file.name)]
-
-
-def _is_companion(name: str) -> bool:
-    return name.endswith(_COMPANIONS)
+    return [file.resolve() for file in find_files(list(paths))]
 
 
 def _entry(file: Path, source: str | None) -> SourceFile:

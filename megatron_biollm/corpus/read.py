@@ -17,6 +17,8 @@ from megatron_biollm.corpus.readers.format import HEAD_BYTES, Format
 from megatron_biollm.corpus.readers.registry import find_format, known_formats
 from megatron_biollm.corpus.report import CorpusReport, FileReport
 
+_COMPANIONS = (".md5", ".sha256", ".part", "downloads.jsonl", "README.md")
+
 
 def read_corpus(
     paths: Sequence[str | Path],
@@ -27,7 +29,8 @@ def read_corpus(
     """Yields the documents of all files, and fills the report as it goes.
 
     Args:
-        paths: files and folders; folders are searched through, hidden files left aside.
+        paths: files and folders; folders are searched through, hidden files, checksums and
+            records of downloads left aside.
         report: takes one entry per file met.
         text_documents: what a document is in a ``.txt`` file: the whole "file", or the lines
             up to a "blank_line".
@@ -80,7 +83,7 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
         if not path.exists():
             raise UserError(f"corpus path {path} does not exist; give files or folders that do")
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found |= {f: None for f in inside if f.is_file() and not _is_hidden(f, below=path)}
+        found |= {f: None for f in inside if f.is_file() and not _is_aside(f, below=path)}
     return list(found)
 
 
@@ -91,5 +94,7 @@ def _known_as(head: bytes, name: str, text_documents: str, source: str | None) -
     return form
 
 
-def _is_hidden(file: Path, below: Path) -> bool:
-    return file != below and any(p.startswith(".") for p in file.relative_to(below).parts)
+def _is_aside(file: Path, below: Path) -> bool:
+    """Hidden, or beside the sources in order to describe them; not if the file itself is given."""
+    hidden = any(part.startswith(".") for part in file.relative_to(below).parts)
+    return file != below and (hidden or file.name.endswith(_COMPANIONS))

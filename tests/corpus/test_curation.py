@@ -15,6 +15,7 @@ import pytest
 from megatron_biollm.config import UserError, load_config
 from megatron_biollm.corpus.curation import CurationConfig, curate
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.download.manifest import Manifest, Record
 from megatron_biollm.corpus.shards import read_shard
 
 RECORD = (
@@ -171,3 +172,12 @@ def test_an_output_among_the_sources_is_refused(sources):
     shutil.copy(sources / "pubmed26n0001.xml.gz", sources / "x.xml.gz")
     with pytest.raises(UserError, match="lies in output_dir"):
         curate(made)
+
+
+def test_the_licence_recorded_at_the_download_counts_where_a_record_names_none(sources):
+    name = "pubmed26n0001.xml.gz"
+    Manifest(sources).add(Record("url", name, 1, "md5", "sha", "NLM terms", "2026", "pubmed"))
+    made = config(sources)
+    assert curate(made)["files"]["passed_over"] == []
+    kept = documents(made.output_dir)
+    assert kept["1001"].licence == "NLM terms" and kept["2001"].licence is None
