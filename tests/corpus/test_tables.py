@@ -32,7 +32,7 @@ def test_entries_and_rows_of_cals_are_the_same():
 
 
 def test_a_table_inside_a_cell_belongs_to_the_cell():
-    assert text("<tr><td>a<table><tr><td>b</td></tr></table></td></tr>") == "ab"
+    assert text("<tr><td>a<table><tr><td>b</td></tr></table></td></tr>") == "a b"
 
 
 def test_a_span_that_no_table_has_is_cut():

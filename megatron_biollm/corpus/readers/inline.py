@@ -19,6 +19,11 @@ from megatron_biollm.corpus.readers.xml import local_name
 Replace = Callable[[etree._Element, str], str | None]
 
 _RAISED = {"sup": "^", "superscript": "^", "sub": "_", "subscript": "_", "inf": "_"}
+# What stands on a line of its own where lines are drawn; here a space keeps it apart.
+_APART = frozenset({
+    "break", "br", "p", "title", "label", "caption", "list", "list-item", "item", "li", "def",
+    "disp-formula", "disp-quote", "tr", "td", "th", "row", "entry", "div", "paragraph",
+})  # fmt: skip
 _SIGNS = "+-−–"
 
 
@@ -61,36 +66,40 @@ def formula_text(element: etree._Element) -> str | None:
     return None if best is None else formula_text(best)
 
 
-def _collect(element: etree._Element, parts: list[str], replace: Replace | None) -> None:
-    if element.text:
-        parts.append(element.text)
-    for child in element:
-        name = local_name(child)
-        instead = replace(child, name) if replace and name else None
-        if instead is not None:
-            parts.append(instead)
-        elif not name:
-            parts.append(_reference(child))
-        else:
-            _collect_child(child, name, parts, replace)
-        if child.tail:
-            parts.append(child.tail)
+def append_child(child: etree._Element, parts: list[str], replace: Replace | None = None) -> None:
+    """Puts a child's text, without its tail, behind what `parts` hold of its parent's.
 
-
-def _collect_child(
-    child: etree._Element, name: str, parts: list[str], replace: Replace | None
-) -> None:
-    if (formula := formula_text(child)) is not None:
+    Raises:
+        RecursionError: thousands of levels deep.
+    """
+    name = local_name(child)
+    instead = replace(child, name) if replace and name else None
+    if instead is not None:
+        parts.append(instead)
+    elif not name:
+        parts.append(_reference(child))
+    elif (formula := formula_text(child)) is not None:
         parts.append(formula)
     elif name in _RAISED:
         inside: list[str] = []
         _collect(child, inside, replace)
         text = "".join(inside)
         parts += [_RAISED[name], text] if _would_fuse(parts, text) else [text]
-    elif name in ("break", "br"):
+    elif name in _APART:
+        parts.append(" ")
+        _collect(child, parts, replace)
         parts.append(" ")
     else:
         _collect(child, parts, replace)
+
+
+def _collect(element: etree._Element, parts: list[str], replace: Replace | None) -> None:
+    if element.text:
+        parts.append(element.text)
+    for child in element:
+        append_child(child, parts, replace)
+        if child.tail:
+            parts.append(child.tail)
 
 
 def _would_fuse(parts: list[str], text: str) -> bool:

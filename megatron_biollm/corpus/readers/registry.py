@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from megatron_biollm.corpus.readers import jsonl, plain_text, pubmed, pubmed_exports
+from megatron_biollm.corpus.readers import jsonl, plain_text, pmc, pubmed, pubmed_exports
 from megatron_biollm.corpus.readers.format import Format
 
 FORMATS: tuple[Format, ...] = (
     *pubmed.FORMATS,
     *pubmed_exports.FORMATS,
+    *pmc.FORMATS,
     *jsonl.FORMATS,
     *plain_text.FORMATS,
 )
