@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from megatron_biollm.corpus.readers import jsonl, plain_text, pmc, pubmed, pubmed_exports
+from megatron_biollm.corpus.readers import (
+    clinical_notes,
+    clinical_trials,
+    jsonl,
+    patents,
+    plain_text,
+    pmc,
+    pubmed,
+    pubmed_exports,
+)
 from megatron_biollm.corpus.readers.format import Format
 
 FORMATS: tuple[Format, ...] = (
     *pubmed.FORMATS,
     *pubmed_exports.FORMATS,
     *pmc.FORMATS,
+    *clinical_trials.FORMATS,
+    *clinical_notes.FORMATS,
+    *patents.FORMATS,
     *jsonl.FORMATS,
     *plain_text.FORMATS,
 )
 
 
 # A text or a table says nothing of where it comes from: these readers need the user's word.
-NAMED_ONLY: dict[str, tuple[Format, ...]] = {}
+NAMED_ONLY: dict[str, tuple[Format, ...]] = {"clinical_notes": clinical_notes.NAMED_ONLY}
 
 
 def find_format(head: bytes, name: str, source: str | None = None) -> Format | None:

@@ -1,0 +1,62 @@
+"""What all clinical notes have in common: names that say nothing of the patient."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from megatron_biollm.corpus.document import Document
+
+SOURCE = "clinical_notes"
+
+
+def note(
+    parts: Iterable[tuple[str, str]],
+    identity: Iterable[str],
+    patient: str | None = None,
+    date: str | None = None,
+    **origin: Any,
+) -> Document | None:
+    """A clinical note; None without text.
+
+    Args:
+        parts: (section name, text).
+        identity: what tells this note from others (numbers of notes, names of files). Such things
+            hold names of people and record numbers, so a digest of them becomes the id.
+        patient: what tells this patient from others; a digest of it becomes the key for
+            surrogates and date shifts.
+        date: begins with YYYY-MM-DD or YYYYMMDD as far as known.
+        origin: licence, language.
+    """
+    metadata = {"patient": digest("patient", patient)} if patient else {}
+    return Document.of_sections(
+        ((section_name(name), text) for name, text in parts),
+        id=f"note-{digest('note', *identity)}",
+        source=SOURCE,
+        date=iso_date(date),
+        metadata=metadata,
+        **origin,
+    )
+
+
+def digest(*parts: str) -> str:
+    """24 hexadecimal digits. Without a key, so it hides a number from sight, not from a search."""
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=12).hexdigest()
+
+
+def section_name(title: str) -> str:
+    """``history_of_present_illness``; "note" where nothing is left."""
+    return re.sub(r"\W+", "_", title.lower()).strip("_") or "note"
+
+
+def iso_date(value: str | None) -> str | None:
+    """The day of an ISO or HL7 time, as precise as it is."""
+    match = re.match(r"\s*(\d{4})(?:-?(\d\d)(?:-?(\d\d))?)?", value or "")
+    return "-".join(filter(None, match.groups())) if match else None
+
+
+def is_whole_text(text: str) -> bool:
+    """No NUL and no half of a surrogate pair, which no UTF-8 file and no tokenizer can hold."""
+    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
