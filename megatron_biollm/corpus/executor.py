@@ -2,40 +2,32 @@
 
 What datatrove 0.10 does to its users and must not do to ours:
 
-* A local worker that is killed leaves its pool waiting for ever. Here every task is a process of
-  its own whose end is watched: the others go on, and the failed ones are named at the end.
+* A local worker that is killed leaves its pool waiting for ever. Here its end is noticed, the
+  other tasks go on, and the failed ones are named at the end (`corpus/local_executor.py`).
 * A changed input or setting counts as "already done". Here a stage's folder bears the digest of
-  everything its result depends on (`corpus/stages.py`).
+  everything its result depends on (`corpus/curation.py`).
 * On SLURM, jobs wait for ever for one that failed, and a job is queued that merges statistics
   nobody reads. Here they are cancelled, respectively left out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import multiprocessing
 import os
-import signal
 import subprocess
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.config import ExecutorConfig
-from megatron_biollm.log import Progress
+from megatron_biollm.corpus.local_executor import Recorded, WatchedLocalExecutor, read_failure
 
 _POLL_S = 2.0
 
@@ -57,10 +49,6 @@ class Stage:
         """The tasks that have not been completed."""
         done = self.folder / "completions"
         return [rank for rank in range(self.tasks) if not (done / f"{rank:05d}").exists()]
-
-
-class RestartTask(Exception):
-    """Raised by a step that has learnt something: its task starts again from the beginning."""
 
 
 class StageFailed(UserError):
@@ -95,102 +83,15 @@ def run_stages(stages: Sequence[Stage], config: ExecutorConfig, wait_for_jobs: b
     return True
 
 
-class _Recorded:
-    """Keeps a failed task's reason where whoever started the stage can read it."""
-
-    def _run_for_rank(self, rank: int, *args: Any, **kwargs: Any) -> Any:
-        failure = _failure_file(Path(self.logging_dir.path), rank)
-        try:
-            result = self._with_restarts(rank, *args, **kwargs)
-        except BaseException as error:
-            failure.parent.mkdir(parents=True, exist_ok=True)
-            lines = traceback.format_exception_only(error)
-            reason = str(error) if isinstance(error, UserError) else lines[-1].strip()
-            failure.write_text(reason, encoding="utf-8")
-            raise
-        failure.unlink(missing_ok=True)
-        return result
-
-    def _with_restarts(self, rank: int, *args: Any, **kwargs: Any) -> Any:
-        while True:
-            with contextlib.suppress(RestartTask):
-                return super()._run_for_rank(rank, *args, **kwargs)
-
-
-class WatchedLocalExecutor(_Recorded, LocalPipelineExecutor):
-    """Runs each task in a process of its own and outlives whatever becomes of it."""
-
-    def __init__(self, name: str, **settings: Any):
-        super().__init__(**settings)
-        self.name = name
-
-    def run(self) -> dict[int, str]:
-        """Runs what is missing, with a progress bar of that name.
-
-        Returns:
-            The reason of each failed task, by its rank.
-        """
-        todo = self.get_incomplete_ranks()
-        self.save_executor_as_json()
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["megatron_biollm.corpus.executor"])
-        running: dict[int, tuple[Any, int]] = {}
-        failures: dict[int, str] = {}
-        with Progress(self.tasks, self.name, "tasks", self.tasks - len(todo)) as progress:
-            try:
-                while todo or running:
-                    while todo and len(running) < self.workers:
-                        process = context.Process(target=_run_task, args=(self, todo[0]))
-                        process.start()
-                        running[process.sentinel] = process, todo.pop(0)
-                    for sentinel in wait(list(running), timeout=_POLL_S):
-                        process, rank = running.pop(sentinel)
-                        process.join()
-                        if process.exitcode:
-                            failures[rank] = self._reason(rank, process.exitcode)
-                        progress.update()
-            finally:
-                for process, _ in running.values():
-                    process.terminate()
-                    process.join()
-        return failures
-
-    def _reason(self, rank: int, exitcode: int) -> str:
-        if exitcode > 0:
-            return _read_failure(Path(self.logging_dir.path), rank)
-        name = signal.Signals(-exitcode).name
-        return f"its process was ended by {name}" + (
-            "; the machine may be out of memory: give fewer executor.workers"
-            if name == "SIGKILL"
-            else ""
-        )
-
-
-class QuietSlurmExecutor(_Recorded, SlurmPipelineExecutor):
+class QuietSlurmExecutor(Recorded, SlurmPipelineExecutor):
     """Submits a job array and nothing else."""
 
     def launch_merge_stats(self) -> None:
         """No job for statistics: ours lie beside the shards."""
 
 
-class RecordedRayExecutor(_Recorded, RayPipelineExecutor):
+class RecordedRayExecutor(Recorded, RayPipelineExecutor):
     """Ray's own executor, with the reason of each failed task kept."""
-
-
-def _run_task(executor: WatchedLocalExecutor, rank: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # What datatrove says to the console is in the task's log, and the parent names the reason.
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open until the process ends)
-    try:
-        executor._run_for_rank(rank, local_rank=1)
-    except Exception:
-        os._exit(1)
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _run_here(stage: Stage, config: ExecutorConfig) -> None:
@@ -272,7 +173,7 @@ def _is_queued(job_id: str) -> bool:
 def _refuse_missing(stage: Stage) -> None:
     missing = stage.missing()
     if missing:
-        raise StageFailed(_failed(stage, {r: _read_failure(stage.folder, r) for r in missing}))
+        raise StageFailed(_failed(stage, {r: read_failure(stage.folder, r) for r in missing}))
 
 
 def _failed(stage: Stage, failures: dict[int, str]) -> str:
@@ -283,12 +184,3 @@ def _failed(stage: Stage, failures: dict[int, str]) -> str:
         "and give the same command again, which repeats only these. Their logs are in "
         f"{stage.folder}/logs\n  " + "\n  ".join(shown + more)
     )
-
-
-def _failure_file(folder: Path, rank: int) -> Path:
-    return folder / "failures" / f"{rank:05d}.txt"
-
-
-def _read_failure(folder: Path, rank: int) -> str:
-    file = _failure_file(folder, rank)
-    return file.read_text(encoding="utf-8") if file.exists() else "it ended without a word"

@@ -23,7 +23,7 @@ from megatron_biollm.corpus.claims import (
 )
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.download.manifest import licence_of
-from megatron_biollm.corpus.executor import RestartTask
+from megatron_biollm.corpus.local_executor import RestartTask
 from megatron_biollm.corpus.plan import Plan, SourceFile
 from megatron_biollm.corpus.read import read_file
 from megatron_biollm.corpus.report import FileReport

@@ -7,7 +7,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.config import ExecutorConfig
-from megatron_biollm.corpus.executor import RestartTask, Stage, StageFailed, run_stages
+from megatron_biollm.corpus.executor import Stage, StageFailed, run_stages
+from megatron_biollm.corpus.local_executor import RestartTask
 
 
 class Work(PipelineStep):
