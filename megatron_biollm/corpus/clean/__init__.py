@@ -1,0 +1,1 @@
+"""Parts of the text-cleaning processors: each a pure function over one text."""
