@@ -1,4 +1,4 @@
-"""The last stage: nothing lost, nothing strange among the shards, manifest and report written."""
+"""The last stage: nothing lost, nothing strange among the shards, manifest and reports written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 
 from megatron_biollm.config import UserError
+from megatron_biollm.corpus.dedup.removals import read_samples, read_summary
+from megatron_biollm.corpus.profile import merge_profiles
+from megatron_biollm.corpus.readers.registry import FORMATS, NAMED_ONLY
 from megatron_biollm.corpus.shards import read_sidecar
+from megatron_biollm.corpus.withhold import withhold
 
 MANIFEST, REPORT = "manifest.json", "report.json"
 # Enough samples to judge a rule by, whatever the number of shards.
@@ -23,23 +27,39 @@ class Seal(PipelineStep):
     """Reads every task's counts, checks them against one another and writes two files.
 
     manifest.json: shards with documents, characters and digests, and the totals by source.
-    report.json: files read with their faults, every step's flow by source, samples of drops.
+    report.json: files read with their faults, every step's flow by source, samples of drops and of
+        clusters of duplicates, and what the documents kept are like.
+
+    decisions: by reason, the folders in which it was decided which duplicates go.
     """
 
     type, name = "corpus", "seal"
 
-    def __init__(self, output: Path, extract: Path, finish: Path, tasks: int):
+    def __init__(
+        self,
+        output: Path,
+        extract: Path,
+        finish: Path,
+        tasks: int,
+        decisions: dict[str, Path] | None = None,
+    ):
         super().__init__()
+        self.decisions = decisions or {}
         self.output, self.extract, self.finish, self.tasks = output, extract, finish, tasks
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator:
         extracted = [read_sidecar(self.extract / "shards", task) for task in range(self.tasks)]
         finished = [read_sidecar(self.finish / "counts", task) for task in range(self.tasks)]
-        shards = self._shards()
+        shards, profiles = self._shards()
         check_flows(extracted, finished, shards)
-        files = [file for sidecar in extracted for file in sidecar["files"]]
+        files = name_sources([file for sidecar in extracted for file in sidecar["files"]])
         flows = merge_flows(extracted) + merge_flows(finished)
-        write_json(self.output / REPORT, {"files": files, "flows": flows})
+        clusters = {
+            reason: {"summary": read_summary(folder), "samples": read_samples(folder)}
+            for reason, folder in self.decisions.items()
+        }
+        report = {"files": files, "flows": flows, "profiles": profiles, "clusters": clusters}
+        write_json(self.output / REPORT, withhold(report))
         manifest = {
             "sources": totals(shards),
             "files": count_files(files),
@@ -49,9 +69,12 @@ class Seal(PipelineStep):
         write_json(self.output / MANIFEST, manifest)
         yield from ()
 
-    def _shards(self) -> list[dict[str, Any]]:
-        """The shards of this run's tasks; those of tasks that are no more are removed."""
-        shards = []
+    def _shards(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The shards of this run's tasks, and the profiles of their sources.
+
+        Shards of tasks that are no more are removed.
+        """
+        shards, profiles = [], {}
         for sidecar in sorted((self.output / "documents").glob("*/*.json")):
             shard = sidecar.with_name(f"{sidecar.stem}.jsonl.zst")
             if int(sidecar.stem) >= self.tasks:
@@ -59,17 +82,28 @@ class Seal(PipelineStep):
                 shard.unlink(missing_ok=True)
                 continue
             counts = json.loads(sidecar.read_text(encoding="utf-8"))
+            source, profile = counts["source"], counts.get("profile")
+            if profile:
+                others = [profiles[source]] if source in profiles else []
+                profiles[source] = merge_profiles([*others, profile])
             shards.append(
                 {
                     "path": shard.relative_to(self.output).as_posix(),
-                    "source": counts["source"],
+                    "source": source,
                     "documents": counts["documents"],
                     "characters": sum(counts["characters_by_source"].values()),
                     "bytes": shard.stat().st_size,
                     "sha256": counts["sha256"],
                 }
             )
-        return shards
+        return shards, profiles
+
+
+def name_sources(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files with the source that their format is of, where one is known."""
+    formats = [*FORMATS, *(form for forms in NAMED_ONLY.values() for form in forms)]
+    sources = {form.name: form.source for form in formats}
+    return [{**file, "source": sources.get(file["format"])} for file in files]
 
 
 def read_manifest(output: Path) -> dict[str, Any]:

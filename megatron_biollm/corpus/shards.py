@@ -25,6 +25,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.profile import Profile
 from megatron_biollm.corpus.steps import from_datatrove, to_datatrove
 
 _LEVEL = 3
@@ -120,7 +121,8 @@ class WriteShard(PipelineStep):
 class WriteSources(PipelineStep):
     """Writes the task's documents to one shard for each source, FOLDER/SOURCE/NNNNN.jsonl.zst.
 
-    Shards of the same task from an earlier run, of sources it no longer has, are removed.
+    Each sidecar tells in a `Profile` what the documents are like. Shards of the same task from an
+    earlier run, of sources it no longer has, are removed.
     """
 
     type, name = "corpus", "write sources"
@@ -133,18 +135,21 @@ class WriteSources(PipelineStep):
         self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
         shards: dict[str, ShardFile] = {}
+        profiles: dict[str, Profile] = {}
         with contextlib.ExitStack() as stack:
             for given in data:
                 document = from_datatrove(given)
                 if document.source not in shards:
                     path = shard_path(self.folder / _folder_name(document.source), rank)
                     shards[document.source] = stack.enter_context(ShardFile(path))
+                    profiles[document.source] = Profile()
                 shards[document.source].write(document)
+                profiles[document.source].add(document)
                 yield given
             for old in self.folder.glob(f"*/{rank:05d}.json*"):
                 old.unlink()
             for source, shard in shards.items():
-                shard.commit({"source": source})
+                shard.commit({"source": source, "profile": profiles[source].to_dict()})
 
 
 class ShardFile:
@@ -177,7 +182,8 @@ class ShardFile:
         side.unlink(missing_ok=True)
         self.temporary.replace(self.path)
         temporary = side.with_name(f".{side.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({**self._counts(), **sidecar}, ensure_ascii=False))
+        contents = json.dumps({**self._counts(), **sidecar}, ensure_ascii=False)
+        temporary.write_text(contents, encoding="utf-8")
         temporary.replace(side)
 
     def _counts(self) -> dict[str, Any]:
