@@ -25,6 +25,7 @@ from megatron_biollm.log import Progress, run_tool
 from megatron_biollm.tokenizer.extend_files import extend_tokenizer, require_new_folder
 from megatron_biollm.tokenizer.extension_report import ExtensionReport, HeldOut, format_report
 from megatron_biollm.tokenizer.learn_pieces import ChunkCounter, PieceRules, learn_pieces
+from megatron_biollm.tokenizer.manifest import MANIFEST_FILE, TokenizerManifest
 from megatron_biollm.tokenizer.mergeable import open_vocabulary
 
 EXAMPLE = """example:
@@ -50,8 +51,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="tokens a piece must save to be added (%(default)s)")  # fmt: skip
     parser.add_argument("--join-punctuation", action="store_true",
                         help="also pieces such as 'patients.'; saves more tokens")  # fmt: skip
-    parser.add_argument("--check", choices=("held-out", "all"), default="held-out",
-                        help="where ids are compared; all reads the input again")  # fmt: skip
+    parser.add_argument("--compare", nargs="+", default=[], metavar="PATH",
+                        help="more files and folders on which all forms are compared")  # fmt: skip
     parser.add_argument("--show", type=int, default=30, help="pieces to list (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args()
@@ -68,10 +69,12 @@ def main() -> int:
     extension = extend_tokenizer(base, [piece.piece for piece in learned], arguments.output)
     report = ExtensionReport(base, extension, arguments.output)
     report.measure(held_out.documents)
-    if arguments.check == "all":
-        compare_all(arguments.input, report)
+    if arguments.compare:
+        compare(arguments.compare, report)
     result = report.to_dict() | {
-        "learned_from": {"documents": counter.documents, "characters": counter.characters}
+        "manifest": TokenizerManifest.read(Path(arguments.output) / MANIFEST_FILE).to_json(),
+        "learned_from": {"documents": counter.documents, "characters": counter.characters},
+        "held_out_beyond_limit": held_out.left_out,
     }
     print(json.dumps(result, indent=2) if arguments.json else summary(arguments, result))
     return 1 if any(result["checks"].values()) else 0
@@ -88,16 +91,18 @@ def read_texts(paths: list[str], held_out: HeldOut, counter: ChunkCounter) -> No
     require_documents(report.documents, report)
 
 
-def compare_all(paths: list[str], report: ExtensionReport) -> None:
+def compare(paths: list[str], report: ExtensionReport) -> None:
     with Progress(None, "comparing", unit="documents") as progress:
-        for document in progress.track(read_corpus(paths, CorpusReport())):
-            report.compare([document.text])
+        documents = progress.track(read_corpus(paths, CorpusReport()))
+        report.compare((document.source, document.text) for document in documents)
 
 
 def summary(arguments: argparse.Namespace, result: dict) -> str:
+    manifest = result["manifest"]
     return (
-        f"{arguments.output}: {arguments.add} pieces learnt from "
-        f"{result['learned_from']['documents']} documents\n\n"
+        f"{arguments.output}: {manifest['vocab_size']} tokens ({manifest['base_vocab_size']} of "
+        f"the base, {manifest['added_tokens']} learnt from {result['learned_from']['documents']} "
+        f"documents), {manifest['padded_vocab_size']} embedding rows\n\n"
         f"{format_report(result, arguments.show)}"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class HeldOut:
     """
 
     fraction: float
-    limit_bytes: int = 64 * 2**20
+    limit_bytes: int = 16 * 2**20
     documents: list[tuple[str, str]] = field(default_factory=list)
     left_out: int = 0
 
@@ -94,10 +94,16 @@ class ExtensionReport:
             after = self.extended.tokenizer.encode_batch(texts)
             for (source, text), old, new in zip(batch, before, after, strict=True):
                 self._count(source, text, old, new)
-            self.compare([*texts, *map(_CONTROL.format, texts)])
+            self._compare(texts)
 
-    def compare(self, texts: Sequence[str]) -> None:
-        """Counts texts whose ids differ between the forms that the tokenizer has."""
+    def compare(self, documents: Iterable[tuple[str, str]]) -> None:
+        """Compares all forms on documents (source, text) without counting their tokens."""
+        for batch in _batches(documents):
+            self._compare([text for _, text in batch])
+
+    def _compare(self, texts: list[str]) -> None:
+        """Each text as it is, and once more among the characters of control tokens."""
+        texts = [*texts, *(_CONTROL.format(text) for text in texts)]
         expected = self.extended.tokenizer.encode_batch(texts)
         self.compared += len(texts)
         for name, encode in self.forms.items():

@@ -18,10 +18,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from megatron_biollm.config import UserError
+from megatron_biollm.log import Progress
 from megatron_biollm.tokenizer.mergeable import MergeableVocabulary, join
 
 _CHUNKS_AT_A_TIME = 10_000
 _INSIDE_WORDS = "-'\u2019\u2010\u2011"
+# What is longer is no word but a sequence of bases or a line of dots, and merging it is slow.
+_LONGEST_CHUNK = 500
+_LONGEST_RUN = 50
 
 
 @dataclass(frozen=True)
@@ -82,18 +86,23 @@ class ChunkCounter:
 
     def add(self, text: str) -> None:
         """A line end stays with the chunk it precedes, which then stands behind no space."""
-        self.counts.update(text.replace("\n", " \n").split(" "))
+        chunks = text.replace("\n", " \n").split(" ")
+        if max(map(len, chunks)) > _LONGEST_CHUNK:
+            chunks = [chunk for chunk in chunks if len(chunk) <= _LONGEST_CHUNK]
+        self.counts.update(chunks)
         self.documents += 1
         self.characters += len(text)
 
     def runs(self, vocabulary: MergeableVocabulary) -> Counter[tuple[str, ...]]:
         """How often each run of the vocabulary's pieces occurs, where something can be merged."""
         runs: Counter[tuple[str, ...]] = Counter()
-        chunks = (chunk for chunk in self.counts if chunk)
+        chunks = [chunk for chunk in self.counts if chunk]
+        chunks = Progress(len(chunks), "segmenting", unit="words").track(chunks)
         while batch := list(itertools.islice(chunks, _CHUNKS_AT_A_TIME)):
             for chunk, found in zip(batch, vocabulary.runs(batch), strict=True):
                 for run in found:
-                    if len(run) > 1 or run[0] not in vocabulary.pieces:
+                    whole = len(run) == 1 and run[0] in vocabulary.pieces
+                    if not whole and len(run) <= _LONGEST_RUN:
                         runs[tuple(run)] += self.counts[chunk]
         return runs
 
@@ -112,7 +121,8 @@ def learn_pieces(
         UserError: fewer than `count` follow the rules.
     """
     learner = _Learner(vocabulary, runs, rules)
-    pieces = list(itertools.islice(learner, count))
+    progress = Progress(count, "merging", unit="pieces")
+    pieces = list(progress.track(itertools.islice(learner, count)))
     if len(pieces) < count:
         raise UserError(
             f"the text holds {len(pieces)} new pieces that save {rules.min_frequency} tokens or "

@@ -131,3 +131,11 @@ def test_rules_that_allow_nothing_are_refused():
         PieceRules(max_length=1)
     with pytest.raises(UserError, match="save 0 tokens"):
         PieceRules(min_frequency=0)
+
+
+def test_sequences_of_bases_and_lines_of_dots_are_no_words(vocabulary):
+    assert not count(vocabulary, ["ACGT" * 100 + " " + "." * 2000 + " " + "=" * 90])
+
+
+def test_a_word_after_a_line_end_begins_with_no_space(vocabulary):
+    assert learn(vocabulary, ["a\nqxqx b"] * 9, 1)[0] == "qx"

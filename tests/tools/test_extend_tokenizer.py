@@ -38,7 +38,18 @@ def corpus(tmp_path):
 
 def test_it_adds_exactly_so_many_pieces_and_reports_what_they_do(base, corpus, tmp_path):
     output = tmp_path / "more"
-    common = ["--base", base, "--input", corpus, "--add", 16, "--held-out", 0.2, "--check", "all"]
+    common = [
+        "--base",
+        base,
+        "--input",
+        corpus,
+        "--add",
+        16,
+        "--held-out",
+        0.2,
+        "--compare",
+        corpus,
+    ]
     done = run(*common, "--output", output, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -47,13 +58,14 @@ def test_it_adds_exactly_so_many_pieces_and_reports_what_they_do(base, corpus, t
     assert set(report["checks"].values()) == {0}
     total = report["held_out"][-1]
     assert total["documents"] + report["learned_from"]["documents"] == 100
-    assert report["texts_compared"] == 2 * total["documents"] + 100
+    assert report["texts_compared"] == 2 * total["documents"] + 2 * 100
+    assert report["manifest"]["added_tokens"] == 16
     assert total["percent_saved"] > 30
     assert report["pieces"][0]["piece"] == tokenizer.pieces()[report["pieces"][0]["id"]]
     assert tokenizer.eod not in tokenizer.encode("hepatitis </s>")
 
     text = run(*common, "--output", tmp_path / "again", "--show", 3)
-    assert "16 pieces learnt from" in text.stdout and "tokens/word" in text.stdout
+    assert "16 learnt from" in text.stdout and "tokens/word" in text.stdout
     for name in ("tokenizer.json", "extension.json"):
         assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes()
 
