@@ -49,6 +49,9 @@ def text_of(element: etree._Element | None, replace: Replace | None = None) -> s
 
 def squeeze(text: str) -> str:
     """Runs of white space, breaks and odd spaces among them, as one space; none at the ends."""
+    # Most texts need nothing; only a plain space is both white and printable.
+    if text.isprintable() and "  " not in text:
+        return text.strip()
     return " ".join(text.split())
 
 

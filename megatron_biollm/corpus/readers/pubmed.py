@@ -24,9 +24,10 @@ from megatron_biollm.corpus.readers.format import Format, xml_root
 from megatron_biollm.corpus.readers.inline import text_of
 from megatron_biollm.corpus.readers.languages import iso_639_1
 from megatron_biollm.corpus.readers.pubmed_fields import (
-    child,
-    child_text,
+    Fields,
+    alike,
     date_of,
+    fields_of,
     identifiers,
     is_retracted,
     mesh_headings,
@@ -74,26 +75,27 @@ def read_pubmed(stream: BinaryIO, name: str, report: FileReport) -> Iterator[Doc
 
 
 def _document(record: etree._Element, fallback_id: str) -> Document | None:
-    citation = record
-    if record.tag in ("PubmedArticle", "PubmedBookArticle"):
-        citation = child(record, "MedlineCitation", "BookDocument")
-    if citation is None:
-        return None
-    article = citation if citation.tag == "BookDocument" else child(citation, "Article")
-    if article is None:
-        return None
-    title, translated = plain_title(article)
-    abstract = child(article, "Abstract")
+    outer = fields_of(record)
+    element = outer.get("MedlineCitation", outer.get("BookDocument", record))
+    citation = outer if element is record else fields_of(element)
+    article = fields_of(citation["Article"]) if "Article" in citation else citation
+    journal = fields_of(article.get("Journal"))
+    title, is_translated = plain_title(article)
+    abstract = article.get("Abstract")
     parts = [("title", title), *_abstract(abstract)]
-    has_english = translated or len(parts) > 1
-    parts += _other_abstracts(citation, is_only=len(parts) == 1)
-    metadata = _metadata(record, citation, article)
+    has_english = is_translated or len(parts) > 1
+    if "OtherAbstract" in citation:
+        parts += _other_abstracts(citation["OtherAbstract"], is_only=len(parts) == 1)
+    if not any(text for _, text in parts):
+        return None
+    metadata = identifiers(outer, citation, article)
+    metadata |= _metadata(citation, article, journal)
     return Document.of_sections(
         parts,
         id=metadata.get("pmid", fallback_id),
         source="pubmed",
-        licence=child_text(abstract, "CopyrightInformation"),
-        date=date_of(article),
+        licence=text_of(fields_of(abstract).get("CopyrightInformation")) or None,
+        date=date_of(article, journal),
         language=_language(article, metadata, has_english),
         metadata=metadata,
     )
@@ -103,8 +105,8 @@ def _abstract(abstract: etree._Element | None, name: str = "abstract") -> list[t
     if abstract is None:
         return []
     parts = []
-    for element in abstract.iterchildren("AbstractText"):
-        text = text_of(element)
+    for element in abstract:
+        text = text_of(element) if element.tag == "AbstractText" else ""
         if not text:
             continue
         label = " ".join(element.get("Label", "").split()).rstrip(": ")
@@ -115,42 +117,35 @@ def _abstract(abstract: etree._Element | None, name: str = "abstract") -> list[t
     return parts
 
 
-def _other_abstracts(citation: etree._Element, is_only: bool) -> list[tuple[str, str]]:
+def _other_abstracts(first: etree._Element, is_only: bool) -> list[tuple[str, str]]:
     parts = []
-    for other in citation.iterchildren("OtherAbstract"):
+    for other in alike(first):
         if is_only or iso_639_1(other.get("Language", "eng")) == "en":
             parts += _abstract(other, other.get("Type", "other abstract").lower())
     return parts
 
 
-def _language(article: etree._Element, metadata: dict[str, Any], has_english: bool) -> str | None:
+def _language(article: Fields, metadata: dict[str, Any], has_english: bool) -> str | None:
     """The text's language: NLM's titles in brackets and its abstracts are English.
 
     The article's own language, where it is another, goes to the metadata.
     """
-    codes = [iso_639_1(element.text) for element in article.iterchildren("Language")]
+    codes = [iso_639_1(element.text) for element in alike(article.get("Language"))]
     if not codes or "en" in codes:
         return "en" if codes else None
     metadata["article_language"] = codes[0]
     return "en" if has_english else codes[0]
 
 
-def _metadata(
-    record: etree._Element, citation: etree._Element, article: etree._Element
-) -> dict[str, Any]:
-    metadata: dict[str, Any] = identifiers(record, citation, article)
-    journal = child(article, "Journal")
-    if title := child_text(journal, "Title"):
-        metadata["journal"] = title
-    if book := child_text(child(article, "Book"), "BookTitle"):
-        metadata["book"] = book
-    if vernacular := child_text(article, "VernacularTitle"):
-        metadata["vernacular_title"] = vernacular
-    if mesh := mesh_headings(citation):
-        metadata["mesh"] = mesh
-    if is_retracted(citation, article):
-        metadata["retracted"] = True
-    return metadata
+def _metadata(citation: Fields, article: Fields, journal: Fields) -> dict[str, Any]:
+    found = {
+        "journal": text_of(journal.get("Title")),
+        "book": text_of(fields_of(article.get("Book")).get("BookTitle")),
+        "vernacular_title": text_of(article.get("VernacularTitle")),
+        "mesh": mesh_headings(citation),
+        "retracted": is_retracted(citation, article),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _matches(head: bytes, name: str) -> bool:

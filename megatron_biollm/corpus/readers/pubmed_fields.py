@@ -1,12 +1,13 @@
 """Fields of a PubMed record: title, date, identifiers, headings, retraction.
 
-Children are looked up with lxml's own iterators, which is several times faster than `find`; a
-baseline has 38 million records.
+Elements are looked up in dictionaries of their parent's children: one pass over them costs less
+than three searches, and a baseline has 38 million records.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -15,59 +16,60 @@ from lxml import etree
 from megatron_biollm.corpus.readers.dates import first_date, iso_date
 from megatron_biollm.corpus.readers.inline import text_of
 
+# An element's children by name, the first of each name.
+Fields = dict[str, etree._Element]
+
 # NLM's own words for an article that has no title in English.
 _NO_TITLE = ("not available", "in process citation", "no title available", "untitled")
 _AUTHORS_TRANSLATION = re.compile(r"\s*\(author'?s transl\.?\)", re.IGNORECASE)
 
 
-def child(element: etree._Element | None, *names: str) -> etree._Element | None:
-    """The first child with one of the names."""
-    return None if element is None else next(element.iterchildren(*names), None)
+def fields_of(element: etree._Element | None) -> Fields:
+    """Nothing for None."""
+    return {} if element is None else {child.tag: child for child in reversed(element)}
 
 
-def child_text(element: etree._Element | None, name: str) -> str | None:
-    """The text of the first child of this name; None where there is none."""
-    return text_of(child(element, name)) or None
+def alike(element: etree._Element | None) -> Iterator[etree._Element]:
+    """The element and those of the same name right behind it."""
+    name = None if element is None else element.tag
+    while element is not None and element.tag == name:
+        yield element
+        element = element.getnext()
 
 
-def plain_title(article: etree._Element) -> tuple[str, bool]:
+def plain_title(article: Fields) -> tuple[str, bool]:
     """The title, and whether NLM translated it, which its brackets say."""
-    title = text_of(child(article, "ArticleTitle"))
-    if not title:
-        title = text_of(child(child(article, "Book"), "BookTitle"))
+    title = text_of(article.get("ArticleTitle"))
+    if not title and "Book" in article:
+        title = text_of(fields_of(article["Book"]).get("BookTitle"))
     bare = _unbracketed(title)
     if bare.rstrip(". ").lower() in _NO_TITLE:
-        return text_of(child(article, "VernacularTitle")), False
+        return text_of(article.get("VernacularTitle")), False
     return bare, bare != title
 
 
-def date_of(article: etree._Element) -> str | None:
+def date_of(article: Fields, journal: Fields) -> str | None:
     """When the issue appeared; else the electronic version; else, for a chapter, the book."""
-    issue = child(child(article, "Journal"), "JournalIssue")
-    for element in (
-        child(issue, "PubDate"),
-        child(article, "ArticleDate"),
-        child(child(article, "Book"), "PubDate"),
-    ):
-        if element is not None and (date := _date(element)):
-            return date
-    return None
+    issue = fields_of(journal.get("JournalIssue"))
+    if date := _date(issue.get("PubDate")) or _date(article.get("ArticleDate")):
+        return date
+    return _date(fields_of(article.get("Book")).get("PubDate"))
 
 
-def identifiers(
-    record: etree._Element, citation: etree._Element, article: etree._Element
-) -> dict[str, Any]:
+def identifiers(record: Fields, citation: Fields, article: Fields) -> dict[str, Any]:
     """pmid, version (where it is not the first), doi in lower case, pmcid."""
     known: dict[str, Any] = {}
-    pmid = child(citation, "PMID")
+    pmid = citation.get("PMID")
     if pmid is not None and (number := text_of(pmid)):
         known["pmid"] = number
         version = pmid.get("Version", "1").strip()
         if version.isdecimal() and version != "1":
             known["version"] = int(version[:9])
-    ids = child(child(record, "PubmedData", "PubmedBookData"), "ArticleIdList")
+    data = record.get("PubmedData", record.get("PubmedBookData"))
+    ids = fields_of(data).get("ArticleIdList")
     found = {e.get("IdType"): e for e in ids} if ids is not None else {}
-    doi = next((e for e in article.iterchildren("ELocationID") if _is_doi(e)), found.get("doi"))
+    own = [e for e in alike(article.get("ELocationID")) if _is_doi(e)]
+    doi = own[0] if own else found.get("doi")
     if text := text_of(doi):
         known["doi"] = text.lower()
     if pmcid := text_of(found.get("pmc")):
@@ -75,20 +77,20 @@ def identifiers(
     return known
 
 
-def mesh_headings(citation: etree._Element) -> list[str]:
+def mesh_headings(citation: Fields) -> list[str]:
     """Names of the MeSH descriptors, as the indexers ordered them."""
-    headings = child(citation, "MeshHeadingList")
+    headings = citation.get("MeshHeadingList")
     if headings is None:
         return []
     return [name.text for name in headings.iter("DescriptorName") if name.text]
 
 
-def is_retracted(citation: etree._Element, article: etree._Element) -> bool:
+def is_retracted(citation: Fields, article: Fields) -> bool:
     """Whether the whole article was retracted; a notice that retracts another one was not."""
-    types = child(article, "PublicationTypeList")
+    types = article.get("PublicationTypeList")
     if types is not None and any(e.text == "Retracted Publication" for e in types):
         return True
-    notes = child(citation, "CommentsCorrectionsList")
+    notes = citation.get("CommentsCorrectionsList")
     return notes is not None and any(e.get("RefType") == "RetractionIn" for e in notes)
 
 
@@ -105,7 +107,9 @@ def _unbracketed(title: str) -> str:
     return inner if inner.endswith((".", "?", "!")) else inner + rest
 
 
-def _date(element: etree._Element) -> str | None:
+def _date(element: etree._Element | None) -> str | None:
+    if element is None:
+        return None
     fields = {e.tag: e.text or "" for e in element}
     if "Year" in fields:
         return iso_date(fields["Year"], fields.get("Month"), fields.get("Day"))

@@ -52,6 +52,7 @@ def stream_elements(
     Raises:
         What reading `stream` raises, after the elements before it.
     """
+    names = frozenset(tags)
     parser = etree.XMLPullParser(events=("end",), tag=[f"{{*}}{tag}" for tag in tags], **SAFE)
     inner: etree._Element | None = None
     count = 0
@@ -62,7 +63,7 @@ def stream_elements(
                 yield inner
             element.tell(report, count, unit)
             return
-        if any(True for _ in element.iterancestors(*(f"{{*}}{tag}" for tag in tags))):
+        if _is_inside(element, names):
             inner = element
             continue
         inner = None
@@ -118,6 +119,15 @@ def local_name(element: etree._Element) -> str:
     """The element's name without its namespace; "" for what is no element."""
     tag = element.tag
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def _is_inside(element: etree._Element, names: frozenset[str]) -> bool:
+    outer = element.getparent()
+    while outer is not None:
+        if local_name(outer) in names:
+            return True
+        outer = outer.getparent()
+    return False
 
 
 class _Break:
