@@ -18,7 +18,7 @@ _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextlib.contextmanager
-def disk_errors(path: str | Path, remedy: str) -> Iterator[None]:
+def disk_errors(path: str | Path, remedy: str, kept: str = "nothing was kept") -> Iterator[None]:
     """Turns a full disk or a refused write below `path` into a UserError that ends in `remedy`."""
     try:
         yield
@@ -26,7 +26,7 @@ def disk_errors(path: str | Path, remedy: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise UserError(
                 f"cannot write {path}: the disk {_FULL[error.errno]} "
-                f"({os.strerror(error.errno)}); nothing was kept, {remedy}"
+                f"({os.strerror(error.errno)}); {kept}, {remedy}"
             ) from error
         if error.errno in _CLOSED:
             raise UserError(

@@ -1,36 +1,47 @@
-"""JSON lines to token ids, exactly as Megatron-LM's `tools/preprocess_data.py` makes them."""
+"""Documents to token ids, exactly as Megatron-LM's `tools/preprocess_data.py` makes them."""
 
-import contextlib
-import functools
-import glob
-import gzip
 import json
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
+import orjson
 
 from megatron_biollm.config import UserError
-from megatron_biollm.data.workers import ordered_map
+from megatron_biollm.data.fast_encode import TextEncoder, narrow
+from megatron_biollm.data.lines import Shard, count_lines_before, read_lines, read_rows
 
-_BATCH_LINES, _BATCH_BYTES = 512, 1 << 20
+LITERALS = ("as-tokenizer", "text", "refuse")
+DTYPES = {"auto": None, "uint16": "<u2", "int32": "<i4"}
+
+_SAMPLED_CHARACTERS = 1 << 16
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What `tools/preprocess_data.py` is asked to do; the names are Megatron-LM's."""
+    """What `tools/preprocess_data.py` is asked to do; the names are Megatron-LM's.
+
+    Ours are skip_bad_lines; literal_control_tokens, what becomes of a control token's text in a
+    document; dtype of the ids, instead of Megatron-LM's choice; exact, to encode by the tokenizer
+    itself; and that keep_sequential_samples takes any number of partitions.
+    """
 
     input: str
     output_prefix: str
     json_keys: list[str] = field(default_factory=lambda: ["text"])
     append_eod: bool = False
+    split_sentences: bool = False
+    keep_newlines: bool = False
+    lang: str = "english"
     workers: int = 1
     partitions: int = 1
     keep_sequential_samples: bool = False
     skip_bad_lines: bool = False
+    literal_control_tokens: str = "as-tokenizer"
+    dtype: str = "auto"
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for name in ("workers", "partitions"):
@@ -40,6 +51,10 @@ class EncodeOptions:
             raise UserError(
                 f"--json-keys is {' '.join(self.json_keys) or 'empty'}; name each key once"
             )
+        for name, known in (("literal_control_tokens", LITERALS), ("dtype", tuple(DTYPES))):
+            if getattr(self, name) not in known:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} is {getattr(self, name)}; give {', '.join(known)}")
 
     @property
     def streams(self) -> int:
@@ -47,104 +62,156 @@ class EncodeOptions:
         return 1 if self.keep_sequential_samples else self.partitions
 
     def prefix(self, key: str) -> str:
-        return f"{self.output_prefix}_{key}_document"
-
-
-@dataclass(frozen=True)
-class LineBatch:
-    """Consecutive lines of one file.
-
-    first_line: number of the first one in its file, from 1. first_document: its number in the
-    whole corpus, from 0.
-    """
-
-    file: str
-    first_line: int
-    first_document: int
-    lines: list[bytes]
+        return f"{self.output_prefix}_{key}_{'sentence' if self.split_sentences else 'document'}"
 
 
 @dataclass
 class Column:
-    """Encoded documents of one JSON key and one partition, as `IndexedWriter.add_documents` takes.
+    """Encoded documents of one JSON key and one stream.
 
     tokens: [all tokens]. sequence_lengths: [all sequences]. sequences_per_document: [documents].
+    false_ends: tokens that end a document in its middle.
     """
 
     tokens: np.ndarray
     sequence_lengths: np.ndarray
     sequences_per_document: np.ndarray
+    false_ends: int
 
 
 @dataclass
 class EncodedBatch:
-    """columns: by (JSON key, partition). bad: a message for every line that was left out."""
+    """Some records of a shard.
 
-    columns: dict[tuple[str, int], Column]
+    columns: by (position of the JSON key, stream). bad: a message for every line left out.
+    """
+
+    columns: dict[tuple[int, int], Column]
     lines: int
     bytes: int
     bad: list[str] = field(default_factory=list)
 
 
-class Encoder:
-    """Turns a batch of lines into token ids.
+class BatchEncoder:
+    """Turns documents of one shard into token ids.
 
-    tokenizer: has `encode_batch` and `eod`. json_keys: fields that hold the text, or a list of
-    texts. append_eod: ends every document that has a token with `eod`. partitions: document i goes
-    to partition i modulo this. dtype: of the ids.
+    encoder: of texts. options: as asked for. dtype: of the ids. split: a text to its sentences.
     """
 
     def __init__(
-        self, tokenizer: Any, json_keys: list[str], append_eod: bool, partitions: int, dtype: str
+        self,
+        encoder: TextEncoder,
+        options: EncodeOptions,
+        dtype: str,
+        split: Optional[Callable[[str], list[str]]] = None,
     ):
-        self.tokenizer = tokenizer
-        self.json_keys = json_keys
-        self.append_eod = append_eod
-        self.partitions = partitions
+        self.encoder, self.options, self.split = encoder, options, split
+        self.eod, self.sample = encoder.plan.eod, 0
         self.dtype = np.dtype(dtype)
+        self.refused = None
+        if options.literal_control_tokens == "refuse":
+            self.refused = re.compile("|".join(map(re.escape, encoder.plan.control_tokens)))
 
-    def __call__(self, batch: LineBatch) -> EncodedBatch:
-        texts: dict[tuple[str, int], list[list[str]]] = {
-            (key, part): [] for key in self.json_keys for part in range(self.partitions)
+    def __call__(
+        self, shard: Shard, block: Optional[bytes] = None, sample: bool = False
+    ) -> Iterator[EncodedBatch]:
+        """The shard's documents, some MiB of text at a time.
+
+        sample: some of the ids are compared with those of the tokenizer itself.
+
+        Raises:
+            UserError: a bad line, unless they are to be left out; ids that differ.
+        """
+        number, self.sample = 0, _SAMPLED_CHARACTERS if sample else 0
+        for records in self._records(shard, block):
+            batch = self.encode(shard, number, records)
+            number += batch.lines
+            yield batch
+            self.encoder.bound_memory()
+
+    def encode(self, shard: Shard, number: int, records: list[Any]) -> EncodedBatch:
+        """number: of the first record within the shard, from 0."""
+        streams, keys = self.options.streams, self.options.json_keys
+        texts: dict[tuple[int, int], list[list[str]]] = {
+            (key, stream): [] for key in range(len(keys)) for stream in range(streams)
         }
-        bad = []
-        for offset, line in enumerate(batch.lines):
+        bad: list[str] = []
+        for offset, record in enumerate(records):
             try:
-                fields = parse_line(line, self.json_keys)
+                fields = self._texts(record)
             except ValueError as error:
-                bad.append(f"{batch.file}, line {batch.first_line + offset}: {error}")
+                bad.append(self._bad(shard, number + offset, error))
                 continue
-            part = (batch.first_document + offset) % self.partitions
-            for key, sentences in fields.items():
-                texts[key, part].append(sentences)
-        columns = {place: self._encode(documents) for place, documents in texts.items()}
-        return EncodedBatch(columns, len(batch.lines), sum(map(len, batch.lines)), bad)
+            for key, sentences in enumerate(fields.values()):
+                texts[key, (number + offset) % streams].append(sentences)
+        size = sum(len(record) for record in records) if shard.kind != "rows" else 0
+        count = len(records)
+        records.clear()  # a document of 200 MB is held once
+        columns = {place: self._column(documents) for place, documents in texts.items()}
+        return EncodedBatch(columns, count, size, bad)
 
-    def _encode(self, documents: list[list[str]]) -> Column:
-        ids = iter(self.tokenizer.encode_batch([text for texts in documents for text in texts]))
-        tokens: list[int] = []
-        lengths: list[int] = []
-        per_document: list[int] = []
-        for texts in documents:
-            filled = [sequence for sequence in (next(ids) for _ in texts) if len(sequence)]
-            for sequence in filled:
-                tokens.extend(sequence)
-                lengths.append(len(sequence))
-            if filled and self.append_eod:
-                tokens.append(self.tokenizer.eod)
-                lengths[-1] += 1
-            per_document.append(len(filled))
-        return Column(
-            np.array(tokens, self.dtype), np.array(lengths, np.int32), np.array(per_document, int)
+    def _records(self, shard: Shard, block: Optional[bytes]) -> Iterator[list[Any]]:
+        if shard.kind == "rows":
+            return read_rows(shard, self.options.json_keys)
+        return read_lines(shard, block)
+
+    def _texts(self, record: Any) -> dict[str, list[str]]:
+        keys = self.options.json_keys
+        if isinstance(record, dict):
+            fields = {key: _checked(record, key) for key in keys}
+        else:
+            fields = parse_line(record, keys)
+        if self.refused:
+            for key, texts in fields.items():
+                for found in filter(None, map(self.refused.search, texts)):
+                    raise ValueError(f"{key!r} holds the control token {found[0]!r} as text")
+        if self.split:
+            return {key: self._sentences(key, texts) for key, texts in fields.items()}
+        return fields
+
+    def _sentences(self, key: str, texts: list[str]) -> list[str]:
+        return [sentence for text in texts for sentence in self.split(text)]
+
+    def _bad(self, shard: Shard, number: int, error: ValueError) -> str:
+        place = "row" if shard.kind == "rows" else "line"
+        line = count_lines_before(shard) + number + 1
+        message = f"{shard.file}, {place} {line}: {error}"
+        if self.options.skip_bad_lines:
+            return message
+        raise UserError(
+            f"{message}; every {place} must have text under {', '.join(self.options.json_keys)}: "
+            f"mend the {place}, or pass --skip-bad-lines to leave such out and have them counted"
         )
 
+    def _column(self, documents: list[list[str]]) -> Column:
+        texts = [text for texts in documents for text in texts]
+        per_text = np.fromiter(map(len, documents), np.int64, len(documents))
+        encoded = list(self.encoder.encode(texts))
+        self._compare_sample(texts, encoded)
+        texts.clear()
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        tokens = np.concatenate(encoded) if encoded else np.empty(0, self.dtype)
+        encoded.clear()
+        tokens = narrow(tokens, self.dtype)
+        per_document = _per_document(lengths > 0, per_text)
+        false_ends = int(np.count_nonzero(tokens == self.eod))
+        lengths = lengths[lengths > 0]
+        if self.options.append_eod:
+            last = np.cumsum(per_document)[per_document > 0] - 1
+            tokens = np.insert(tokens, np.cumsum(lengths)[last], self.eod)
+            lengths[last] += 1
+        return Column(tokens, lengths.astype(np.int32), per_document, false_ends)
 
-def make_encoder(tokenizer_factory: Callable[[], Any], **settings: Any) -> Encoder:
-    """An Encoder with a tokenizer of its own; picklable as a `functools.partial`."""
-    return Encoder(tokenizer_factory(), **settings)
+    def _compare_sample(self, texts: list[str], encoded: list[np.ndarray]) -> None:
+        for text, ids in zip(texts, encoded, strict=True):
+            if self.sample <= 0 or self.encoder.plan.fast is None:
+                return
+            self.sample -= len(text) + 1
+            if len(text) < _SAMPLED_CHARACTERS:
+                self.encoder.compare(text, ids)
 
 
-def parse_line(line: bytes, json_keys: list[str]) -> dict[str, list[str]]:
+def parse_line(line: bytes | bytearray, json_keys: list[str]) -> dict[str, list[str]]:
     """The texts of one JSON line, by key.
 
     Raises:
@@ -152,82 +219,26 @@ def parse_line(line: bytes, json_keys: list[str]) -> dict[str, list[str]]:
             missing or holds something else than text.
     """
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        value = _loads(line)  # takes what orjson refuses and Python does not, as Megatron-LM does
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is expected, not {type(value).__name__}")
+    return {key: _checked(value, key) for key in json_keys}
+
+
+def _loads(line: bytes | bytearray) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {line[error.start]:#04x} at {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at character {error.pos})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON object is expected, not {type(value).__name__}")
-    return {key: _texts(value, key) for key in json_keys}
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply") from error
 
 
-def read_batches(files: list[str]) -> Iterator[LineBatch]:
-    """The lines of the files, plain or `.gz`, in batches of at most 512 lines or about 1 MiB."""
-    document = 0
-    for name in files:
-        number = 1
-        for lines in _read_lines(name):
-            for start in range(0, len(lines), _BATCH_LINES):
-                piece = lines[start : start + _BATCH_LINES]
-                yield LineBatch(name, number, document, piece)
-                number += len(piece)
-                document += len(piece)
-
-
-def find_inputs(pattern: str) -> list[str]:
-    """The files that a path or a glob pattern names, sorted.
-
-    Raises:
-        UserError: there is none.
-    """
-    if Path(pattern).is_file():
-        return [pattern]
-    matches = glob.glob(pattern)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    files = sorted(name for name in matches if Path(name).is_file())
-    if not files:
-        raise UserError(f"--input {pattern} names no file; give a JSON-lines file or a pattern")
-    return files
-
-
-def encode_files(
-    files: list[str],
-    tokenizer_factory: Callable[[], Any],
-    workers: int = 1,
-    skip_bad_lines: bool = False,
-    **settings: Any,
-) -> Iterator[EncodedBatch]:
-    """Encodes all lines of the files, in order.
-
-    settings: as `Encoder` takes them.
-
-    Raises:
-        UserError: at the first bad line, unless `skip_bad_lines`.
-    """
-    make = functools.partial(make_encoder, tokenizer_factory, **settings)
-    with contextlib.closing(ordered_map(make, read_batches(files), workers)) as batches:
-        for batch in batches:
-            if batch.bad and not skip_bad_lines:
-                raise UserError(
-                    f"{batch.bad[0]}; every line must be a JSON object with text under "
-                    f"{', '.join(settings['json_keys'])}: mend the line, or pass --skip-bad-lines "
-                    "to leave such lines out and have them counted"
-                )
-            yield batch
-
-
-def _read_lines(name: str) -> Iterator[list[bytes]]:
-    try:
-        with gzip.open(name, "rb") if name.endswith(".gz") else Path(name).open("rb") as file:
-            while lines := file.readlines(_BATCH_BYTES):
-                yield lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{name} is not a complete gzip file ({error}); fetch or compress it again"
-        ) from error
-
-
-def _texts(value: dict[str, Any], key: str) -> list[str]:
+def _checked(value: dict[str, Any], key: str) -> list[str]:
     if key not in value:
         raise ValueError(f"the key {key!r} is missing; there are {', '.join(map(repr, value))}")
     texts = value[key] if isinstance(value[key], list) else [value[key]]
@@ -235,7 +246,14 @@ def _texts(value: dict[str, Any], key: str) -> list[str]:
         if not isinstance(text, str):
             raise ValueError(f"{key!r} holds {type(text).__name__}, not text or a list of texts")
         try:
-            text.encode("utf-8")
+            text.isascii() or text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(f"{key!r} holds half a surrogate pair, which is no text") from error
     return texts
+
+
+def _per_document(filled: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Filled texts of each document. filled: [texts]. texts: [documents], how many each has."""
+    before = np.concatenate([[0], np.cumsum(filled)])
+    ends = np.cumsum(texts)
+    return before[ends] - before[ends - texts]

@@ -167,6 +167,7 @@ def _merged(sidecars: list[dict[str, Any]], prefix: str) -> dict[str, Any]:
     return {
         **sidecars[0],
         **{key: sum(sidecar[key] for sidecar in sidecars) for key in summed},
+        "false_document_ends": sum(s.get("false_document_ends", 0) for s in sidecars),
         "max_token_id": max(sidecar["max_token_id"] for sidecar in sidecars),
         "sha256": file_digests(prefix),
     }

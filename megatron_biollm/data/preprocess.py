@@ -1,167 +1,230 @@
-"""Writes encoded corpora: PREFIX_KEY_document.bin, .idx and the sidecar, all at once or not."""
+"""Writes encoded corpora: PREFIX_KEY_document.bin, .idx and the sidecar, all at once or not.
+
+The input is cut into shards (`lines`), each worker encodes and writes shards of its own (`encode`,
+`shards`), and this process appends them in order while the others go on (`merge_shards`).
+"""
 
 import contextlib
+import dataclasses
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+
 from megatron_biollm.config import UserError
-from megatron_biollm.data.encode import EncodedBatch, EncodeOptions, encode_files, find_inputs
-from megatron_biollm.data.indexed import IndexedWriter, token_dtype
-from megatron_biollm.data.layout import read_layout
-from megatron_biollm.data.sidecar import file_digests
+from megatron_biollm.data.atomic import disk_errors
+from megatron_biollm.data.encode import DTYPES, BatchEncoder, EncodeOptions
+from megatron_biollm.data.encoder_plan import plan_encoder
+from megatron_biollm.data.fast_encode import EncoderPlan, TextEncoder
+from megatron_biollm.data.index_file import megatron_dtype
+from megatron_biollm.data.lines import Shard, find_inputs, plan_shards
+from megatron_biollm.data.merge_shards import CorpusReport, Merger
+from megatron_biollm.data.shards import Seal, WorkFolder, file_identity, write_shard
+from megatron_biollm.data.workers import ordered_map
+from megatron_biollm.log import get_logger
+from megatron_biollm.tokenizer.tokenizer import Tokenizer
+
+_SAMPLE_EVERY = 64  # shards between two whose ids are compared with the tokenizer's own
+_NOT_IN_SHARDS = ("input", "output_prefix", "workers", "keep_sequential_samples", "partitions")
 
 
-@dataclass
-class CorpusReport:
-    """One corpus that was written."""
+@dataclass(frozen=True)
+class Task:
+    """A shard to encode, or one that an earlier run has finished.
 
-    prefix: str
-    documents: int
-    empty_documents: int
-    tokens: int
-    max_token_id: int
-    bad_lines: int
+    name: in the work folder. block: its lines, where the main process unpacked them.
+    """
 
-
-@dataclass
-class _Count:
-    tokens: int = 0
-    empty_documents: int = 0
-    max_token_id: int = -1
+    shard: Shard
+    name: str
+    sample: bool
+    block: Optional[bytes] = None
+    finished: Optional[Seal] = None
 
 
 def preprocess(
     options: EncodeOptions,
-    tokenizer_factory: Callable[[], Any],
+    tokenizer: Tokenizer,
     manifest: Optional[dict[str, Any]] = None,
-    on_batch: Callable[[EncodedBatch], None] = lambda batch: None,
+    on_shard: Callable[[Seal], None] = lambda seal: None,
 ) -> list[CorpusReport]:
     """Encodes the input and writes one corpus for each JSON key.
 
-    tokenizer_factory: makes a tokenizer with `vocab_size`, `eod` and `encode_batch`; picklable,
-    since every worker process calls it. manifest: the tokenizer's, for the sidecar. on_batch: told
-    of every batch, for progress and for naming bad lines.
+    manifest: the tokenizer's, for the sidecar. on_shard: told of every shard in the order of the
+    input, for progress and for naming bad lines.
 
     Raises:
-        UserError: no input, a bad line, no token in the whole input, or the disk is full. Then no
-            file is left and an older corpus of that name is untouched.
+        UserError: no input, a bad line, no token in the whole input, a worker that died, or the
+            disk is full. Then an older corpus of that name is untouched, and what is finished
+            stays in PREFIX.shards for the next run of the same command.
     """
-    files, tokenizer = find_inputs(options.input), tokenizer_factory()
-    _check_eod(options, tokenizer)
-    dtype = token_dtype(tokenizer.vocab_size)
-    settings = {
-        "json_keys": options.json_keys,
-        "append_eod": options.append_eod,
-        "partitions": options.streams,
-        "dtype": dtype.str,
-    }
-    with contextlib.ExitStack() as stack:
-        writers = {
-            key: stack.enter_context(IndexedWriter(options.prefix(key), dtype))
-            for key in options.json_keys
-        }
-        batches = encode_files(
-            files, tokenizer_factory, options.workers, options.skip_bad_lines, **settings
-        )
-        batches = _watched(stack.enter_context(contextlib.closing(batches)), on_batch)
-        counts, bad_lines = _write(batches, writers, options.streams, stack)
-        reports = [
-            _finish(writers[key], counts[key], bad_lines, key, options) for key in options.json_keys
+    files = find_inputs(options.input)
+    plan = plan_encoder(tokenizer, options.literal_control_tokens, options.exact)
+    dtype = corpus_dtype(options, plan)
+    sha256 = manifest["sha256"] if manifest else tokenizer.sha256
+    folder = WorkFolder(options.output_prefix, _identity(options, sha256, plan, dtype))
+    with _opened(folder), contextlib.ExitStack() as stack:
+        mergers = [
+            stack.enter_context(contextlib.closing(Merger(folder, key, options.streams, dtype)))
+            for key in range(len(options.json_keys))
         ]
-        for key, report in zip(options.json_keys, reports, strict=True):
-            writers[key].commit(_sidecar(writers[key], report, key, options, manifest))
+        make = partial(ShardEncoder, options, plan, dtype.str, folder)
+        seals = _encode(make, _tasks(files, folder, options), options.workers)
+        for seal in stack.enter_context(contextlib.closing(seals)):
+            on_shard(seal)
+            for merger in mergers:
+                merger.add(seal)
+        reports = _reports(mergers, options, folder)
+        _commit(mergers, reports, options, manifest)
+    folder.remove()
     return reports
 
 
-def _write(
-    batches: Iterator[EncodedBatch],
-    writers: dict[str, IndexedWriter],
-    streams: int,
-    stack: contextlib.ExitStack,
-) -> tuple[dict[str, _Count], int]:
-    """Streams the batches into the writers; more than one stream goes through temporary files."""
-    parts = {
-        (key, part): writer
-        if streams == 1
-        else stack.enter_context(IndexedWriter(f"{writer.temporary}.{part}", writer.dtype))
-        for key, writer in writers.items()
-        for part in range(streams)
-    }
-    counts, bad_lines = {key: _Count() for key in writers}, 0
-    for batch in batches:
-        bad_lines += len(batch.bad)
-        for (key, part), column in batch.columns.items():
-            parts[key, part].add_documents(
-                column.tokens, column.sequence_lengths, column.sequences_per_document
-            )
-            _count(counts[key], column)
-    if streams > 1:
-        for (key, _), part_writer in parts.items():
-            writers[key].add_prefix(part_writer.finish())
-            part_writer.close()
-    return counts, bad_lines
+class ShardEncoder:
+    """Encodes and writes shards in one process."""
+
+    def __init__(self, options: EncodeOptions, plan: EncoderPlan, dtype: str, folder: WorkFolder):
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process per core is busy already
+        self.folder = folder
+        self.encode = BatchEncoder(TextEncoder(plan, dtype), options, dtype)
+
+    def __call__(self, task: Task) -> Seal:
+        if task.finished:
+            return task.finished
+        with _disk_errors(self.folder.path):
+            batches = self.encode(task.shard, task.block, task.sample)
+            return write_shard(self.folder, task.name, batches)
 
 
-def _count(count: _Count, column: Any) -> None:
-    count.tokens += len(column.tokens)
-    count.empty_documents += int((column.sequences_per_document == 0).sum())
-    if len(column.tokens):
-        count.max_token_id = max(count.max_token_id, int(column.tokens.max()))
+def corpus_dtype(options: EncodeOptions, plan: EncoderPlan) -> np.dtype:
+    """The dtype of the ids.
 
-
-def _finish(
-    writer: IndexedWriter, count: _Count, bad_lines: int, key: str, options: EncodeOptions
-) -> CorpusReport:
-    if not count.tokens:
+    Raises:
+        UserError: a dtype is asked for that cannot hold the vocabulary.
+    """
+    forced = DTYPES[options.dtype]
+    dtype = megatron_dtype(plan.vocab_size) if forced is None else np.dtype(forced)
+    if plan.vocab_size - 1 > np.iinfo(dtype).max:
         raise UserError(
-            f"--input {options.input} has no text under {key!r} ({writer.documents} documents, all "
-            f"empty, {bad_lines} bad lines); a corpus needs at least one token: check the file and "
-            "--json-keys"
+            f"--dtype is {options.dtype}, but the tokenizer has {plan.vocab_size} ids and the "
+            f"largest that fits is {np.iinfo(dtype).max}; leave the flag out, or give int32"
         )
-    writer.finish()
-    return CorpusReport(
-        options.prefix(key),
-        writer.documents,
-        count.empty_documents,
-        count.tokens,
-        count.max_token_id,
-        bad_lines,
-    )
+    return dtype
+
+
+def _encode(
+    make: Callable[[], ShardEncoder], tasks: Iterator[Task], workers: int
+) -> Iterator[Seal]:
+    with contextlib.closing(ordered_map(make, tasks, workers)) as seals:
+        yield from seals
+
+
+def _tasks(files: list[str], folder: WorkFolder, options: EncodeOptions) -> Iterator[Task]:
+    identity = lru_cache(maxsize=1)(file_identity)
+    for number, (shard, block) in enumerate(plan_shards(files, options.workers)):
+        name = folder.name(shard, identity(shard.file))
+        finished = folder.finished(name)
+        block = None if finished else block
+        yield Task(shard, name, number % _SAMPLE_EVERY == 0, block, finished)
+
+
+def _identity(
+    options: EncodeOptions, tokenizer_sha256: str, plan: EncoderPlan, dtype: np.dtype
+) -> dict[str, Any]:
+    asked = dataclasses.asdict(options)
+    return {
+        **{name: value for name, value in asked.items() if name not in _NOT_IN_SHARDS},
+        "streams": options.streams,
+        "tokenizer": tokenizer_sha256,
+        "special_ids": [plan.prefix, plan.suffix, plan.eod],
+        "dtype": dtype.str,
+    }
+
+
+@contextlib.contextmanager
+def _opened(folder: WorkFolder) -> Iterator[None]:
+    """The work folder, for this process alone; what is finished in it outlives an error."""
+    with _disk_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder.path, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        if reused := folder.remove_unfinished():
+            get_logger(__name__).info("%s holds %d finished shards", folder.path, reused)
+        with _disk_errors(folder.path):
+            yield
+    except BaseException:
+        if folder.path.is_dir() and not folder.remove_unfinished():
+            folder.remove()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: WorkFolder) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is writing {folder.path}; wait for it, or give another "
+            "--output-prefix"
+        ) from error
+    except OSError:  # some network file systems have no locks
+        get_logger(__name__).warning("%s cannot be locked; run one process on it", folder.path)
+
+
+def _disk_errors(path: Path) -> contextlib.AbstractContextManager:
+    remedy = "free space or choose another --output-prefix"
+    return disk_errors(path, remedy, kept="finished shards are kept")
+
+
+def _reports(
+    mergers: list[Merger], options: EncodeOptions, folder: WorkFolder
+) -> list[CorpusReport]:
+    reports = []
+    for merger, key in zip(mergers, options.json_keys, strict=True):
+        report = merger.report(options.prefix(key))
+        if not report.tokens:
+            folder.remove()
+            raise UserError(
+                f"--input {options.input} has no text under {key!r} ({report.documents} documents, "
+                f"all empty, {report.bad_lines} bad lines); a corpus needs at least one token: "
+                "check the file and --json-keys"
+            )
+        reports.append(report)
+    return reports
+
+
+def _commit(
+    mergers: list[Merger],
+    reports: list[CorpusReport],
+    options: EncodeOptions,
+    manifest: Optional[dict[str, Any]],
+) -> None:
+    digests = [merger.finish() for merger in mergers]
+    for merger, report, key, digest in zip(
+        mergers, reports, options.json_keys, digests, strict=True
+    ):
+        merger.commit(report.prefix, _sidecar(report, key, options, manifest, digest))
 
 
 def _sidecar(
-    writer: IndexedWriter,
     report: CorpusReport,
     key: str,
     options: EncodeOptions,
     manifest: Optional[dict[str, Any]],
+    digests: dict[str, str],
 ) -> dict[str, Any]:
+    counts = {name: value for name, value in vars(report).items() if name != "prefix"}
     return {
         "tokenizer": manifest,
         "json_key": key,
         "append_eod": options.append_eod,
-        "documents": report.documents,
-        "empty_documents": report.empty_documents,
-        "bad_lines": report.bad_lines,
-        "sequences": read_layout(writer.temporary).sequences,
-        "tokens": report.tokens,
-        "max_token_id": report.max_token_id,
-        "sha256": file_digests(writer.temporary),
+        **counts,
+        "sha256": digests,
     }
-
-
-def _check_eod(options: EncodeOptions, tokenizer: Any) -> None:
-    if options.append_eod and tokenizer.eod is None:
-        raise UserError(
-            "--append-eod is given, but the tokenizer has no end-of-document token; add an "
-            "eos_token to it, or leave the flag out"
-        )
-
-
-def _watched(
-    batches: Iterator[EncodedBatch], on_batch: Callable[[EncodedBatch], None]
-) -> Iterator[EncodedBatch]:
-    for batch in batches:
-        on_batch(batch)
-        yield batch

@@ -2,14 +2,20 @@
 
 import multiprocessing
 import os
-import queue
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-_AHEAD = 4  # tasks per worker under way: enough to keep all busy, little enough to hold in memory
+from megatron_biollm.config import UserError
+
+_AHEAD = 8  # results per worker that may wait for an earlier one
+
+
+class WorkerDied(UserError):
+    """A worker process ended by itself; what it was doing is lost, the rest is not."""
 
 
 def ordered_map(
@@ -21,64 +27,83 @@ def ordered_map(
     it travels to fresh processes and must be picklable. One worker means this process.
 
     Raises:
-        Exception: what a worker raised, at its task's place in the order; RuntimeError where a
-            worker process died.
+        Exception: what a worker raised, at its task's place in the order.
+        WorkerDied: a worker process ended, at once and without waiting for the others.
     """
     if workers == 1:
         yield from map(make(), tasks)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy locks held by threads
-    todo, done = context.Queue(), context.Queue()
-    crew = [context.Process(target=_work, args=(make, todo, done)) for _ in range(workers)]
+    crew: list[_Worker] = []
     try:
-        for process in crew:
-            process.start()
-        yield from _in_order(tasks, todo, done, crew)
+        crew.extend(_Worker(make) for _ in range(workers))
+        yield from _in_order(enumerate(tasks), crew)
     finally:
-        for process in crew:
-            process.terminate()
-        for process in crew:
-            process.join()
-        for channel in (todo, done):
-            channel.cancel_join_thread()
-            channel.close()
+        for worker in crew:
+            worker.process.terminate()
+        for worker in crew:
+            worker.process.join()
+            worker.pipe.close()
 
 
-def _in_order(tasks: Iterable, todo: Any, done: Any, crew: list) -> Iterator[Any]:
-    numbered, waiting, sent, yielded = enumerate(tasks), {}, 0, 0
-    while True:
-        while sent - yielded < _AHEAD * len(crew):
-            item = next(numbered, None)
-            if item is None:
-                break
-            todo.put(item)
-            sent += 1
-        if yielded == sent:
-            return
-        while yielded not in waiting:
-            number, result, error = _receive(done, crew)
-            waiting[number] = (result, error)
-        result, error = waiting.pop(yielded)
-        if error is not None:
-            raise error
-        yield result
-        yielded += 1
+class _Worker:
+    """A process with a pipe of its own: a killed one can hold no lock that others need."""
 
+    def __init__(self, make: Callable[[], Callable]):
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks held by threads
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(make, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
 
-def _receive(done: Any, crew: list) -> tuple[int, Any, Exception | None]:
-    while True:
+    def send(self, item: tuple[int, Any]) -> None:
         try:
-            return done.get(timeout=1.0)
-        except queue.Empty:
-            dead = [process.exitcode for process in crew if process.exitcode is not None]
-            if dead:
-                raise RuntimeError(
-                    f"a worker process ended with exit status {dead[0]}; if it was killed (-9) the "
-                    "machine may be out of memory: give fewer --workers"
-                ) from None
+            self.pipe.send(item)
+        except (BrokenPipeError, ConnectionResetError):
+            self._died()
+
+    def receive(self) -> tuple[int, Any, Exception | None]:
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._died()
+
+    def _died(self) -> None:
+        self.process.join()
+        raise WorkerDied(
+            f"a worker process ended with exit status {self.process.exitcode}; if it was killed "
+            "(-9) the machine may be out of memory: give fewer --workers and run it again"
+        ) from None
 
 
-def _work(make: Callable[[], Callable], todo: Any, done: Any) -> None:
+def _in_order(numbered: Iterator[tuple[int, Any]], crew: list[_Worker]) -> Iterator[Any]:
+    waiting: dict[int, tuple[Any, Exception | None]] = {}
+    idle, busy, yielded = list(crew), {}, 0
+    following = next(numbered, None)
+    while True:
+        while following and idle and following[0] - yielded < _AHEAD * len(crew):
+            worker = idle.pop()
+            worker.send(following)
+            busy[worker.pipe] = worker
+            following = next(numbered, None)  # made ready while the workers are busy
+        while yielded in waiting:
+            result, error = waiting.pop(yielded)
+            if error is not None:
+                raise error
+            yield result
+            yielded += 1
+        if not busy and not following:
+            return
+        for pipe in _readable(busy):
+            number, result, error = busy[pipe].receive()
+            waiting[number] = (result, error)
+            idle.append(busy.pop(pipe))
+
+
+def _readable(busy: dict[Connection, _Worker]) -> list[Connection]:
+    return wait(list(busy)) if busy else []
+
+
+def _work(make: Callable[[], Callable], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     function, failure = None, None
@@ -87,15 +112,19 @@ def _work(make: Callable[[], Callable], todo: Any, done: Any) -> None:
     except Exception as error:
         failure = _portable(error)
     while True:
-        number, task = todo.get()
         try:
-            done.put((number, function(task), None) if function else (number, None, failure))
+            number, task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            reply = (number, function(task), None) if function else (number, None, failure)
         except Exception as error:
-            done.put((number, None, _portable(error)))
+            reply = (number, None, _portable(error))
+        pipe.send(reply)
 
 
 def _end_with_parent() -> None:
-    # A killed parent leaves a pipe behind that never ends, since we hold its other side too.
+    # A worker in the middle of a task would notice a killed parent only at its end.
     multiprocessing.parent_process().join()
     os._exit(1)
 

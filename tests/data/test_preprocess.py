@@ -1,5 +1,4 @@
 import csv
-import functools
 import gzip
 import io
 import json
@@ -54,8 +53,7 @@ def expected(texts, tokenizer, partitions=1):
 
 def run(source, output, config, **options):
     return preprocess(
-        EncodeOptions(source, str(output), append_eod=True, **options),
-        functools.partial(build_tokenizer, config),
+        EncodeOptions(source, str(output), append_eod=True, **options), build_tokenizer(config)
     )
 
 
@@ -118,7 +116,7 @@ def test_the_sidecar_tells_tokenizer_counts_and_digests(tmp_path, sentencepiece_
     tokenizer = build_tokenizer(sentencepiece_model)
     manifest = TokenizerManifest.from_tokenizer(tokenizer).to_json()
     options = EncodeOptions(write_lines(tmp_path / "in", ["A b", "", "c"]), str(tmp_path / "out"))
-    report = preprocess(options, lambda: tokenizer, manifest)[0]
+    report = preprocess(options, tokenizer, manifest)[0]
     sidecar = read_sidecar(report.prefix)
     assert sidecar["tokenizer"] == manifest
     assert (sidecar["documents"], sidecar["empty_documents"]) == (3, 1)
@@ -215,16 +213,3 @@ def test_the_tool_refuses_clearly(tmp_path, sentencepiece_model, extra, said):
     command = [*arguments(source, tmp_path / "out", sentencepiece_model), *extra]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_job_ended_by_its_scheduler_leaves_nothing(tmp_path, sentencepiece_model):
-    source = write_lines(tmp_path / "in.jsonl", ["A case of something or other."] * 200_000)
-    command = [*arguments(source, tmp_path / "out", sentencepiece_model), "--workers", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
-        while not job.stderr.readline().startswith("Processed"):
-            assert job.poll() is None
-        assert len(list(tmp_path.iterdir())) == 2
-        job.terminate()
-        job.communicate()
-    assert job.returncode == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
