@@ -26,10 +26,10 @@ _SEPARATORS = re.compile(r"[\s,;.‒–—−-]*")
 _ONE = f"(?:{_OPEN}[^{_CLOSE}]*{_CLOSE}|{_GONE})"
 _BETWEEN = r"(?:[\s,;.‒–—−-]|and|&)*"
 _BRACKETED = re.compile(
-    rf"\s*[\[(]\s*(?:refs?\.?|reviewed in|e\.g\.,?|see)?\s*{_ONE}(?:{_BETWEEN}{_ONE})*\s*[\])]",
+    rf"[\[(]\s*(?:refs?\.?|reviewed in|e\.g\.,?|see)?\s*{_ONE}(?:{_BETWEEN}{_ONE})*\s*[\])]",
     re.IGNORECASE,
 )
-_RAISED = re.compile(f"\\s*{_GONE}(?:{_AND}[^{_END}]*{_END}|{_GONE}|[,;–-](?={_GONE}))*")
+_RAISED = re.compile(f"{_GONE}(?:{_AND}[^{_END}]*{_END}|{_GONE}|[,;–-](?={_GONE}))*")
 _GLUED = re.compile(rf"(?<=[^\W\d]|[.,;:)\]]){_ONE}(?:[,;–-]?{_ONE})*")
 
 
@@ -49,8 +49,10 @@ def unmarked(text: str) -> str:
     """The text without the citations that go."""
     if not _MARKS.search(text):
         return text
-    text = _RAISED.sub("", _BRACKETED.sub("", text))
-    return _MARKS.sub("", _GLUED.sub("", text))
+    text = _GLUED.sub("", _RAISED.sub(_GONE, _BRACKETED.sub(_GONE, text)))
+    *pieces, last = text.split(_GONE)
+    # The space before a citation goes with it, the one behind it stays.
+    return _MARKS.sub("", "".join(piece.rstrip() for piece in pieces) + last)
 
 
 def _marked_reference(xref: etree._Element) -> str | None:

@@ -67,5 +67,8 @@ def _row(
 
 
 def _span(cell: etree._Element, name: str) -> int:
-    value = cell.get(name, "").strip()[:4]
+    value = cell.get(name)
+    if value is None:
+        return 0
+    value = value.strip()[:4]
     return min(int(value), _WIDEST) if value.isdecimal() else 0

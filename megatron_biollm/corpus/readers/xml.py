@@ -118,7 +118,9 @@ def release(element: etree._Element) -> None:
 def local_name(element: etree._Element) -> str:
     """The element's name without its namespace; "" for what is no element."""
     tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+    if not isinstance(tag, str):
+        return ""
+    return tag.rpartition("}")[2] if tag[0] == "{" else tag
 
 
 def _is_inside(element: etree._Element, names: frozenset[str]) -> bool:
