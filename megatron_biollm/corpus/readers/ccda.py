@@ -2,8 +2,8 @@
 
 What people read is the narrative block of each section
 (https://build.fhir.org/ig/HL7/CDA-core-sd/narrative.html); the coded entries repeat it. Of the
-header, which names patient, staff and institutions, only title, date and language are read, and
-the patient's number as a key.
+header, which names patient, staff and institutions, only title, date and language become part of
+the document; names and numbers go with it as what de-identification has to look for.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def ccda_note(root: etree._Element, identity: tuple[str, ...]) -> Document | Non
         identity=(_number(root.find("{*}id")), *identity),
         patient=_number(root.find("{*}recordTarget/{*}patientRole/{*}id")) or None,
         date=_attribute(root, "effectiveTime", "value"),
+        names=(text_of(name) for name in root.iter("{*}given", "{*}family")),
+        numbers=(
+            number.get("extension", "")
+            for number in root.iterfind("{*}recordTarget/{*}patientRole/{*}id")
+        ),
         language=_attribute(root, "languageCode", "code")[:2].lower() or None,
     )
 

@@ -45,16 +45,17 @@ def read_fhir(stream: BinaryIO, name: str, report: FileReport) -> Iterator[Docum
 
 def _of_bundle(bundle: Resource, position: str, report: FileReport) -> Iterator[Document]:
     resources = [e["resource"] for e in listed(bundle, "entry") if _is_resource(e.get("resource"))]
+    people = list(_people(resources))
     notes = [resource for resource in resources if _is_note(resource)]
     found = 0
     for number, resource in enumerate(notes, start=1):
-        for document in _of_resource(resource, f"{position}, note {number}", report):
+        for document in _of_resource(resource, f"{position}, note {number}", report, people):
             found += 1
             yield document
     if bundle.get("type") == "document" and found:
         # Its Composition says what the other resources say.
         return
-    summary = _summary(bundle, [r for r in resources if not _is_note(r)], position)
+    summary = _summary(bundle, [r for r in resources if not _is_note(r)], position, people)
     if summary is not None:
         yield summary
     elif not notes:
@@ -72,7 +73,32 @@ def _is_note(resource: Resource) -> bool:
     )
 
 
-def _summary(bundle: Resource, resources: list[Resource], position: str) -> Document | None:
+def _people(resources: list[Resource]) -> Iterator[Resource]:
+    """Patients, relatives, staff, and the contacts of each."""
+    for resource in resources:
+        if resource["resourceType"] in ("Patient", "RelatedPerson", "Practitioner"):
+            yield resource
+            for contact in listed(resource, "contact"):
+                name = contact.get("name")
+                yield {"name": [name] if isinstance(name, dict) else []}
+
+
+def _names(people: list[Resource]) -> Iterator[str]:
+    for name in (name for person in people for name in listed(person, "name")):
+        given = name.get("given")
+        words = [name.get("family"), *(given if isinstance(given, list) else [])]
+        yield from (word for word in words if isinstance(word, str))
+
+
+def _numbers(people: list[Resource]) -> Iterator[str]:
+    for person in people:
+        if person.get("resourceType") == "Patient":
+            yield from (_string(i.get("value")) for i in listed(person, "identifier"))
+
+
+def _summary(
+    bundle: Resource, resources: list[Resource], position: str, people: list[Resource]
+) -> Document | None:
     numbers = [r.get("id") for r in resources if r["resourceType"] == "Patient"]
     patient = f"Patient/{numbers[0]}" if len(numbers) == 1 and numbers[0] else None
     return note(
@@ -80,15 +106,19 @@ def _summary(bundle: Resource, resources: list[Resource], position: str) -> Docu
         identity=(position, str(bundle.get("id"))),
         patient=patient,
         date=_string(bundle.get("timestamp")),
+        names=_names(people),
+        numbers=_numbers(people),
     )
 
 
-def _of_resource(resource: Resource, position: str, report: FileReport) -> Iterator[Document]:
+def _of_resource(
+    resource: Resource, position: str, report: FileReport, people: list[Resource] | None = None
+) -> Iterator[Document]:
     if not _is_resource(resource):
         report.fault(position, 'not a FHIR resource: it has no "resourceType"')
         return
     try:
-        document = _document(resource, position)
+        document = _document(resource, position, people or [])
     except _NoText as error:
         report.drop(str(error))
     except (AttributeError, TypeError, LookupError, ValueError) as error:
@@ -101,7 +131,7 @@ class _NoText(Exception):
     """Why a resource has no text, as a drop's reason."""
 
 
-def _document(resource: Resource, position: str) -> Document:
+def _document(resource: Resource, position: str, people: list[Resource]) -> Document:
     kind = resource["resourceType"]
     parts = _note_parts(resource) if kind in _NOTES else summary_sections([resource])
     document = note(
@@ -109,6 +139,8 @@ def _document(resource: Resource, position: str) -> Document:
         identity=(position, kind, str(resource.get("id"))),
         patient=_patient(resource),
         date=_string(resource.get("date") or resource.get("effectiveDateTime")),
+        names=_names(people),
+        numbers=_numbers(people),
         language=_string(resource.get("language"))[:2].lower() or None,
     )
     if document is None:

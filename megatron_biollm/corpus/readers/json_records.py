@@ -23,6 +23,9 @@ _BOM = b"\xef\xbb\xbf"
 # Up to the next bracket, past whole strings. Possessive, so it never steps back.
 _TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+[{}\[\]]', re.DOTALL)
 _KEY_OF_LIST = re.compile(rb'"(\w+)"\s*:\s*\[\Z')
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# {"FullStudiesResponse": {"FullStudies": [...]}}
+_DEEPEST_WRAPPER = 2
 _BETWEEN_RECORDS = b", \t\r\n"
 
 
@@ -52,10 +55,12 @@ def json_records(
         except orjson.JSONDecodeError as error:
             report.fault(position, f"not valid JSON: {error}")
             continue
-        if isinstance(record, dict):
-            yield position, record
-        else:
+        if not isinstance(record, dict):
             report.fault(position, "not a JSON object")
+        elif _NUL.search(raw):
+            report.fault(position, "a NUL character in it")
+        else:
+            yield position, record
 
 
 class _Splitter:
@@ -80,6 +85,7 @@ class _Splitter:
     def pieces(self) -> Iterator[bytes]:
         """The bytes of each record, and whatever stands between records and is none."""
         while True:
+            self._skip_inner()
             match = _TO_BRACKET.match(self.buffer, self.at)
             if match is None and not self._more():
                 break
@@ -108,6 +114,17 @@ class _Splitter:
         self.start = None if self.start is None else 0
         return bool(new)
 
+    def _skip_inner(self) -> None:
+        """Past all brackets but those that may begin or end records; most time is spent here."""
+        floor = max(len(self.holders), _DEEPEST_WRAPPER) + 1
+        if self.start is None or self.depth <= floor:
+            return
+        next_bracket, depth, end = _TO_BRACKET.scanner(self.buffer, self.at).match, self.depth, 0
+        while depth > floor and (match := next_bracket()):
+            end = match.end()
+            depth += 1 if self.buffer[end - 1] in b"{[" else -1
+        self.depth, self.at = depth, end or self.at
+
     @property
     def _among_records(self) -> bool:
         return self.depth == len(self.holders) and (not self.holders or self.holders[-1])
@@ -130,7 +147,7 @@ class _Splitter:
 
     def _wraps(self, text: bytes) -> bool:
         key = _KEY_OF_LIST.search(text) if self.wrappers else None
-        return key is not None and key[1] in self.wrappers and self.depth <= 2
+        return key is not None and key[1] in self.wrappers and self.depth <= _DEEPEST_WRAPPER
 
     def _closed(self) -> Iterator[bytes]:
         if not self.depth:

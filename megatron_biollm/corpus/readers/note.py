@@ -10,6 +10,7 @@ from typing import Any
 from megatron_biollm.corpus.document import Document
 
 SOURCE = "clinical_notes"
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 def note(
@@ -17,6 +18,8 @@ def note(
     identity: Iterable[str],
     patient: str | None = None,
     date: str | None = None,
+    names: Iterable[str] = (),
+    numbers: Iterable[str] = (),
     **origin: Any,
 ) -> Document | None:
     """A clinical note; None without text.
@@ -28,15 +31,22 @@ def note(
         patient: what tells this patient from others; a digest of it becomes the key for
             surrogates and date shifts.
         date: begins with YYYY-MM-DD or YYYYMMDD as far as known.
+        names: of the patient, relatives and staff, as far as the source lists them beside the
+            text; de-identification looks for them and takes them out of the metadata.
+        numbers: of the patient likewise (record, insurance, social security).
         origin: licence, language.
     """
-    metadata = {"patient": digest("patient", patient)} if patient else {}
+    known = {
+        "patient": digest("patient", patient) if patient else "",
+        "patient_names": _distinct(name for name in names if _is_name(name)),
+        "known_identifiers": _distinct(number for number in numbers if _is_number(number)),
+    }
     return Document.of_sections(
         ((section_name(name), text) for name, text in parts),
         id=f"note-{digest('note', *identity)}",
         source=SOURCE,
         date=iso_date(date),
-        metadata=metadata,
+        metadata={key: value for key, value in known.items() if value},
         **origin,
     )
 
@@ -44,6 +54,20 @@ def note(
 def digest(*parts: str) -> str:
     """24 hexadecimal digits. Without a key, so it hides a number from sight, not from a search."""
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=12).hexdigest()
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return sorted({" ".join(value.split()) for value in values})
+
+
+def _is_name(value: str) -> bool:
+    """Initials and single letters would be found in every word list."""
+    return len(value.strip(" .")) > 1
+
+
+def _is_number(value: str) -> bool:
+    """Long enough not to be a dose or an age."""
+    return len(re.findall(r"\d", value)) > 4
 
 
 def section_name(title: str) -> str:
@@ -59,4 +83,4 @@ def iso_date(value: str | None) -> str | None:
 
 def is_whole_text(text: str) -> bool:
     """No NUL and no half of a surrogate pair, which no UTF-8 file and no tokenizer can hold."""
-    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+    return _NO_TEXT.search(text) is None
