@@ -66,7 +66,7 @@ def plan_encoder(
 
 
 def _plan_huggingface(tokenizer: HuggingFaceTokenizer, literals: str) -> EncoderPlan:
-    backend = tokenizer.transformers_tokenizer.backend_tokenizer
+    backend = tokenizer.backend
     source = backend.to_str()
     state = orjson.loads(source)
     split_special = literals == "text" or backend.encode_special_tokens

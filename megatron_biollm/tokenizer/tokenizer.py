@@ -1,5 +1,6 @@
 """Text to ids and back, as Megatron-LM's tokenizer of the same type does it."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -10,6 +11,7 @@ from typing import Any, Optional
 
 from megatron_biollm.config import UserError, option
 from megatron_biollm.tokenizer.hf_files import sentencepiece_to_hf, write_hf_files
+from megatron_biollm.tokenizer.plain_files import load_plain
 
 HUGGING_FACE_TYPES = ("HuggingFaceTokenizer",)
 SENTENCEPIECE_TYPES = ("SentencePieceTokenizer", "GPTSentencePieceTokenizer", "Llama2Tokenizer")
@@ -139,15 +141,28 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, folder: Path, no_include_special_tokens: bool = False):
         self.folder, self.name = folder, folder.resolve().name
         self.no_include_special_tokens = no_include_special_tokens
-        self.transformers_tokenizer = _load_transformers(folder)
-        self._backend = self.transformers_tokenizer.backend_tokenizer
+        self._backend, ids = load_plain(folder) or self._load_with_transformers()
         # Documents are encoded whole, whatever length limit or padding the files ask for.
         self._backend.no_truncation()
         self._backend.no_padding()
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
-        self.bos = self.transformers_tokenizer.bos_token_id
-        self.pad = self.transformers_tokenizer.pad_token_id
-        self.eod = _required_eod(self.transformers_tokenizer.eos_token_id, folder)
+        self.bos, self.pad = ids["bos_token"], ids["pad_token"]
+        self.eod = _required_eod(ids["eos_token"], folder)
+
+    @functools.cached_property
+    def transformers_tokenizer(self) -> Any:
+        """The tokenizer as `transformers` loads it; taken only by who needs more than ids."""
+        return _load_transformers(self.folder)
+
+    @property
+    def backend(self) -> Any:
+        """The tokenizer of the `tokenizers` library."""
+        return self._backend
+
+    def _load_with_transformers(self) -> tuple[Any, dict[str, Optional[int]]]:
+        loaded = self.transformers_tokenizer
+        names = ("bos_token", "eos_token", "pad_token")
+        return loaded.backend_tokenizer, {name: getattr(loaded, f"{name}_id") for name in names}
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self._backend.encode_batch_fast(
