@@ -22,6 +22,12 @@ from typing import Any
 
 from megatron_biollm.config import UserError, dump_config, option, section
 from megatron_biollm.corpus.config import ExecutorConfig, SourcesConfig
+from megatron_biollm.corpus.dedup.buckets import Buckets
+from megatron_biollm.corpus.dedup.cluster import Clusters, near_duplicate_filter
+from megatron_biollm.corpus.dedup.config import ContainmentConfig, NearDuplicateConfig
+from megatron_biollm.corpus.dedup.containment import Contained, Shares, contained_filter
+from megatron_biollm.corpus.dedup.signatures import Signatures
+from megatron_biollm.corpus.dedup.sketches import SharedShingles, Sketches
 from megatron_biollm.corpus.executor import Stage, run_stages
 from megatron_biollm.corpus.extract import Ledger, ReadFiles, WriteClaims
 from megatron_biollm.corpus.identity import RemoveLosers, ResolveClaims
@@ -30,6 +36,10 @@ from megatron_biollm.corpus.seal import Seal, read_manifest
 from megatron_biollm.corpus.shards import ReadShard, WriteShard, WriteSources
 from megatron_biollm.corpus.steps import DocumentStep, Processor
 
+_PARTS = ("2-names", "3-texts", "4-near", "5-contained", "8-finish", "9-seal")
+# The settings on which the result of the first stage depends, and that of the later ones.
+_FIRST = ("buckets", "text_documents", "keep_broken_files")
+_LATER = ("near_duplicates", "containment")
 # Raised when the result of the same settings changes, so that no older stage is taken for it.
 _VERSION = 1
 
@@ -45,6 +55,8 @@ class CurationConfig:
     text_documents: str = option("file", "a document of a .txt file: the file, or a blank_line")
     keep_broken_files: bool = option(False, "keep the whole records of files that break off")
     sources: SourcesConfig = section(SourcesConfig, "each source's own paths and its share")
+    near_duplicates: NearDuplicateConfig = section(NearDuplicateConfig, "MinHash")
+    containment: ContainmentConfig = section(ContainmentConfig, "abstracts inside full texts")
     executor: ExecutorConfig = section(ExecutorConfig, "where the stages run")
 
     def __post_init__(self) -> None:
@@ -90,27 +102,65 @@ def curation_stages(config: CurationConfig, plan: Plan, output: Path) -> list[St
     """All stages in order, for files dealt out by `plan`."""
     tasks = len(plan.tasks)
     extract = extract_folder(config, output)
-    key = _digest(extract.name, plan.digest(), config.buckets)
-    names, texts, finish, seal = (
-        output / "stages" / f"{part}-{key}" for part in ("2-names", "3-texts", "8-finish", "9-seal")
-    )
-    losses = [names / "losses", texts / "losses"]
+    key = _digest(_VERSION, extract.name, plan.digest(), _settings(config, _LATER))
+    folder = {part: output / "stages" / f"{part}-{key}" for part in _PARTS}
+    losses = [folder["2-names"] / "losses", folder["3-texts"] / "losses"]
     settle_names = ResolveClaims(extract / "names", losses[0])
     settle_texts = ResolveClaims(extract / "texts", losses[1], losses[:1])
-    removal = RemoveLosers(losses)
+    shards = [ReadShard(extract / "shards"), RemoveLosers(losses)]
+    near, near_removal = _near_duplicates(config, shards, tasks, folder)
+    contained, contained_removal = _contained(config, shards + near_removal, tasks, folder)
+    removals = [shards[1], *near_removal, *contained_removal]
     finishing = [
-        ReadShard(extract / "shards"),
-        removal,
+        shards[0],
+        *removals,
         WriteSources(output / "documents"),
-        WriteShard(finish / "counts", [removal]),
+        WriteShard(folder["8-finish"] / "counts", removals),
     ]
+    decisions = {step.reason: step.folder for step in removals[1:]}
+    seal = Seal(output, extract, folder["8-finish"], tasks, decisions)
     return [
         Stage("extract", tasks, _extract_steps(config, plan, extract), extract),
-        Stage("names", config.buckets, [settle_names], names),
-        Stage("texts", config.buckets, [settle_texts], texts),
-        Stage("finish", tasks, finishing, finish),
-        Stage("seal", 1, [Seal(output, extract, finish, tasks)], seal),
+        Stage("names", config.buckets, [settle_names], folder["2-names"]),
+        Stage("texts", config.buckets, [settle_texts], folder["3-texts"]),
+        *near,
+        *contained,
+        Stage("finish", tasks, finishing, folder["8-finish"]),
+        Stage("seal", 1, [seal], folder["9-seal"]),
     ]
+
+
+def _near_duplicates(
+    config: CurationConfig, shards: list[Any], tasks: int, folder: dict[str, Path]
+) -> tuple[list[Stage], list[Any]]:
+    """MinHash in datatrove's four stages; the fourth is the filter, second in what is returned."""
+    wanted, place = config.near_duplicates, folder["4-near"]
+    if not wanted.enabled:
+        return [], []
+    signing = [*shards, Signatures(wanted, place)]
+    stages = [
+        Stage("signatures", tasks, signing, place / "1"),
+        Stage("near", wanted.num_buckets, [Buckets(wanted, place)], place / "2"),
+        Stage("clusters", 1, [Clusters(wanted, place)], place / "3"),
+    ]
+    return stages, [near_duplicate_filter(place)]
+
+
+def _contained(
+    config: CurationConfig, shards: list[Any], tasks: int, folder: dict[str, Path]
+) -> tuple[list[Stage], list[Any]]:
+    """The search for documents inside longer ones, and the filter that removes them."""
+    wanted, place = config.containment, folder["5-contained"]
+    if not wanted.enabled:
+        return [], []
+    sketching = [*shards, Sketches(wanted, place)]
+    stages = [
+        Stage("sketches", tasks, sketching, place / "1"),
+        Stage("shared", config.buckets, [SharedShingles(wanted, place)], place / "2"),
+        Stage("shares", tasks, [Shares(wanted, place)], place / "3"),
+        Stage("contained", 1, [Contained(wanted, place)], place / "4"),
+    ]
+    return stages, [contained_filter(place)]
 
 
 def processors(config: CurationConfig) -> list[Processor]:
@@ -120,10 +170,11 @@ def processors(config: CurationConfig) -> list[Processor]:
 
 def extract_folder(config: CurationConfig, output: Path) -> Path:
     """Where the first stage lies; its name changes with any setting that changes its documents."""
-    settings = dataclasses.asdict(config)
-    for name in ("paths", "output_dir", "executor", "sources", "task_mb"):
-        del settings[name]
-    return output / "stages" / f"1-extract-{_digest(_VERSION, settings)}"
+    return output / "stages" / f"1-extract-{_digest(_VERSION, _settings(config, _FIRST))}"
+
+
+def _settings(config: CurationConfig, names: Iterable[str]) -> dict[str, Any]:
+    return {name: dataclasses.asdict(config)[name] for name in names}
 
 
 def _extract_steps(config: CurationConfig, plan: Plan, folder: Path) -> list[Any]:

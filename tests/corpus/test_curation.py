@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -45,6 +46,8 @@ def sources(tmp_path):
 
 def config(sources, output="out", **fields):
     overrides = [f"paths=[{sources}]", f"output_dir={sources.parent / output}", "buckets=3"]
+    # The titles are alike; near-duplicates have a test of their own.
+    fields = {"near_duplicates.enabled": False, "containment.enabled": False} | fields
     overrides += [f"{name}={value}" for name, value in fields.items()]
     # So small that each file has a task of its own.
     return load_config(CurationConfig, None, [*overrides, "executor.workers=2", "task_mb=0.000001"])
@@ -181,3 +184,23 @@ def test_the_licence_recorded_at_the_download_counts_where_a_record_names_none(s
     assert curate(made)["files"]["passed_over"] == []
     kept = documents(made.output_dir)
     assert kept["1001"].licence == "NLM terms" and kept["2001"].licence is None
+
+
+def test_near_duplicates_and_contained_texts_go_and_the_better_document_stays(tmp_path):
+    (tmp_path / "in").mkdir()
+    words = [f"word{number}" for number in range(400)]
+    article, edited = list(words), words[:80]
+    edited[40] = "changed"
+    texts = {"pmc": article, "pubmed": words[100:200], "text": edited, "other": words[:80]}
+    lines = [
+        f'{{"text": "{" ".join(text)}", "id": "{source}", "source": "{source}"}}\n'
+        for source, text in texts.items()
+    ]
+    (tmp_path / "in" / "a.jsonl").write_text("".join(lines[:2]))
+    (tmp_path / "in" / "b.jsonl").write_text("".join(lines[2:]))
+    made = config(tmp_path / "in", **{"near_duplicates.enabled": True, "containment.enabled": True})
+    manifest = curate(made)
+    assert list(documents(made.output_dir)) == ["pmc"]
+    assert manifest["dropped"] == {"near_duplicate: near_duplicate": 1, "contained: contained": 2}
+    clusters = json.loads((Path(made.output_dir) / "report.json").read_text())["clusters"]
+    assert {s["id"] for s in clusters["near_duplicate"]["samples"]} == {"text", "other"}
