@@ -35,8 +35,8 @@ def test_a_killed_array_task_is_repeated_and_the_result_is_that_of_a_local_run(
     )
     command = [
         sys.executable, str(TOOL), f"paths=[{sources}]", f"output_dir={tmp_path}/slurm",
-        "buckets=3", "task_mb=0.000001", "near_duplicates.enabled=false", "containment.enabled=false",
-        "executor.executor=slurm", "executor.partition=main",
+        "buckets=3", "task_mb=0.000001", "near_duplicates.enabled=false",
+        "containment.enabled=false", "executor.executor=slurm", "executor.partition=main",
         "executor.time=5", "executor.mem_per_cpu_gb=1", f"executor.env_command='{kill_once}'",
     ]  # fmt: skip
     environment = os.environ | cluster.environment
