@@ -19,6 +19,7 @@ from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.readers.blocks import Layout, block_text, html_text
 from megatron_biollm.corpus.readers.format import Format, xml_root
 from megatron_biollm.corpus.readers.inline import text_of
+from megatron_biollm.corpus.readers.languages import iso_639_1
 from megatron_biollm.corpus.readers.note import SOURCE, note
 from megatron_biollm.corpus.readers.xml import parse_document
 from megatron_biollm.corpus.readers.xml_documents import split_documents
@@ -61,7 +62,7 @@ def ccda_note(root: etree._Element, identity: tuple[str, ...]) -> Document | Non
             number.get("extension", "")
             for number in root.iterfind("{*}recordTarget/{*}patientRole/{*}id")
         ),
-        language=_attribute(root, "languageCode", "code")[:2].lower() or None,
+        language=iso_639_1(_attribute(root, "languageCode", "code")),
     )
 
 

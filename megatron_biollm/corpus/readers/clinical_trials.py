@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, BinaryIO
 
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.readers.dates import iso_date
 from megatron_biollm.corpus.readers.format import Format, xml_root
 from megatron_biollm.corpus.readers.json_records import json_records
 from megatron_biollm.corpus.readers.trial_api_v1 import from_api_v1
@@ -81,15 +81,11 @@ def _date(status: Node) -> str | None:
 
 def _iso_date(value: Any) -> str | None:
     """ISO form of 2023-10-17, 2023-10, "October 17, 2023" or "October 2023"."""
-    text = str(value or "").strip()
-    if re.fullmatch(r"\d{4}(-\d{2}){0,2}", text):
-        return text
-    for form, iso in (("%B %d, %Y", "%Y-%m-%d"), ("%B %Y", "%Y-%m")):
-        try:
-            return datetime.strptime(text, form).strftime(iso)
-        except ValueError:
-            continue
-    return None
+    text = value.strip() if isinstance(value, str) else ""
+    if match := re.fullmatch(r"([A-Z][a-z]+)(?: (\d{1,2}),)? (\d{4})", text):
+        month, day, year = match.groups()
+        return iso_date(year, month, day)
+    return iso_date(*text.split("-")[:3])
 
 
 def _is_json(head: bytes) -> bool:

@@ -23,6 +23,7 @@ from megatron_biollm.corpus.readers.fhir_summary import (
 )
 from megatron_biollm.corpus.readers.format import Format
 from megatron_biollm.corpus.readers.json_records import json_records
+from megatron_biollm.corpus.readers.languages import iso_639_1
 from megatron_biollm.corpus.readers.note import SOURCE, is_whole_text, note
 from megatron_biollm.corpus.readers.xml import parse_document
 from megatron_biollm.corpus.report import FileReport
@@ -141,7 +142,7 @@ def _document(resource: Resource, position: str, people: list[Resource]) -> Docu
         date=_string(resource.get("date") or resource.get("effectiveDateTime")),
         names=_names(people),
         numbers=_numbers(people),
-        language=_string(resource.get("language"))[:2].lower() or None,
+        language=iso_639_1(_string(resource.get("language"))),
     )
     if document is None:
         raise _NoText("no_text")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from megatron_biollm.corpus.readers.blocks import html_text
-from megatron_biollm.corpus.readers.note import iso_date
+from megatron_biollm.corpus.readers.note import day_of
 
 Resource = dict[str, Any]
 
@@ -60,7 +60,7 @@ def _dated(text: str, resource: Resource, *keys: str) -> str:
     for key in keys:
         value = resource.get(key)
         start = value.get("start") if isinstance(value, dict) else value
-        if text and isinstance(start, str) and (day := iso_date(start)):
+        if text and isinstance(start, str) and (day := day_of(start)):
             return f"{day}: {text}"
     return text
 

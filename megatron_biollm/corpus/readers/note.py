@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.readers.dates import iso_date
 
 SOURCE = "clinical_notes"
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
@@ -45,7 +46,7 @@ def note(
         ((section_name(name), text) for name, text in parts),
         id=f"note-{digest('note', *identity)}",
         source=SOURCE,
-        date=iso_date(date),
+        date=day_of(date),
         metadata={key: value for key, value in known.items() if value},
         **origin,
     )
@@ -75,10 +76,10 @@ def section_name(title: str) -> str:
     return re.sub(r"\W+", "_", title.lower()).strip("_") or "note"
 
 
-def iso_date(value: str | None) -> str | None:
-    """The day of an ISO or HL7 time, as precise as it is."""
-    match = re.match(r"\s*(\d{4})(?:-?(\d\d)(?:-?(\d\d))?)?", value or "")
-    return "-".join(filter(None, match.groups())) if match else None
+def day_of(time: str | None) -> str | None:
+    """The day of an ISO 8601 or HL7 time (2012-09-10T11:22:33Z, 20120910112233), if it has one."""
+    match = re.match(r"\s*(\d{4})(?:-?(\d\d)(?:-?(\d\d))?)?", time or "")
+    return iso_date(*match.groups()) if match else None
 
 
 def is_whole_text(text: str) -> bool:

@@ -20,6 +20,7 @@ from lxml import etree
 
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.readers.blocks import Layout, block_text
+from megatron_biollm.corpus.readers.dates import iso_date
 from megatron_biollm.corpus.readers.inline import text_of
 
 LICENCE = "US patent text, public domain but for notices under 37 CFR 1.71(d)-(e)"
@@ -141,7 +142,7 @@ def patent(
         id=f"{country}{_plain_number(number)}{kind}",
         source="patents",
         licence=LICENCE,
-        date=_iso_date(date),
+        date=iso_date(date[:4], *re.findall(r"\d\d", date[4:])[:2]),
         language="en",
         metadata={name: value for name, value in metadata.items() if value},
     )
@@ -193,11 +194,3 @@ def _field(element: etree._Element | None, path: str) -> str:
 def _plain_number(number: str) -> str:
     match = re.fullmatch(r"([A-Z]*)0*(\w+)", number.strip())
     return match[1] + match[2] if match else number
-
-
-def _iso_date(date: str) -> str | None:
-    match = re.match(r"(\d{4})-?(\d\d)-?(\d\d)", date)
-    if match is None:
-        return None
-    year, month, day = match.groups()
-    return "-".join(p for p in (year, month, day) if p != "00")
