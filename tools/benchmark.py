@@ -1,43 +1,74 @@
-"""Times training here beside the loop that people would write with transformers.
+"""Times what is here beside what people would use instead.
 
     python tools/benchmark.py train model.preset=tiny model.vocab_size=4096
     python tools/benchmark.py train --json model.preset=1b > docs/benchmarks/train_1b.json
+    python tools/benchmark.py encode --input pubmed.jsonl --tokenizer-model tokenizer.model \\
+        --megatron-lm ../Megatron-LM --python ../venv/bin/python --workers 2 --json
 
-Both sides run in turns in one process; the figure is the ratio of median step times.
+train: a training step beside the loop that people would write with transformers, in turns in one
+process; the figure is the ratio of median step times.
+encode: text to a finished .bin and .idx beside Megatron-LM's two scripts, datatrove's Megatron
+tokenizer and bare sentencepiece, whole processes in turns, on real text repeated to each size.
 """
 
 import argparse
 import json
 import sys
 
-from megatron_biollm.config import load_config
 from megatron_biollm.log import run_tool
-from megatron_biollm.model.config import ModelConfig
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("what", choices=("train", "encode"))
+    what = parser.parse_args(sys.argv[1:2]).what
+    parser = argparse.ArgumentParser(prog=f"{parser.prog} {what}")
+    parser.add_argument("--json", action="store_true", help="the full report instead of the table")
+    {"train": train, "encode": encode}[what](parser)
+    return 0
+
+
+def train(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("what", choices=("train",))
     add("--micro-batch-size", type=int, default=8, help="sequences per forward pass [8]")
     add("--num-microbatches", type=int, default=1, help="forward passes per step [1]")
     add("--repeats", type=int, default=10, help="timed steps of each side [10]")
     add("--threads", type=int, default=1, help="torch's threads, for both sides [1]")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--bf16", action="store_true", help="bf16 instead of fp32")
-    add("--json", action="store_true", help="the full report instead of the table")
     add("overrides", nargs="*", metavar="model.field=value", help="the network")
-    args = vars(parser.parse_intermixed_args())
+    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
     sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
-    as_json, _ = args.pop("json"), args.pop("what")
+    as_json = args.pop("json")
+    from megatron_biollm.config import load_config
+    from megatron_biollm.model.config import ModelConfig
+
     model = load_config(ModelConfig, overrides=sizes)
     from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training, table
 
     report = benchmark_training(TrainBenchmark(model=model, **args))
     print(json.dumps(report, indent=1) if as_json else table(report))
-    return 0
+
+
+def encode(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--input", required=True, help="JSON lines with real text under 'text'")
+    add("--tokenizer-model", required=True, help="SentencePiece .model file")
+    add("--megatron-lm", help="folder of a Megatron-LM checkout; its scripts are left out without")
+    add("--python", help="interpreter that can run them [this one]")
+    add("--sizes-mb", type=int, nargs="+", default=[100, 1000], help="sizes of text [100 1000]")
+    add("--workers", type=int, default=1, help="processes of each side [1]")
+    add("--repeats", type=int, default=3, help="runs of each side and size [3]")
+    add("--peers", nargs="+", default=[], help="only these sides, as the table names them")
+    add("--scratch", help="folder for text and outputs, which are removed [the system's]")
+    args = vars(parser.parse_args(sys.argv[2:]))
+    as_json = args.pop("json")
+    from megatron_biollm.recipes.encode_benchmark import EncodeBenchmark, benchmark_encoding, table
+
+    report = benchmark_encoding(EncodeBenchmark(**args))
+    print(json.dumps(report, indent=1) if as_json else table(report))
 
 
 if __name__ == "__main__":
