@@ -21,6 +21,7 @@ SAMPLE_CHARACTERS = 1200
 # Copyright lines are often worded for one article each; the page and the memory have an end.
 _DIFFERENT, _LICENCE_CHARACTERS = 200, 120
 _YEAR = re.compile(r"[12]\d{3}(?=-|$)")
+_ANY_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Profile:
         self.lengths[str(len(document.text).bit_length())] += 1
         self.years[year[0] if year else UNKNOWN] += 1
         self.languages[document.language or UNKNOWN] += 1
-        _count(self.licences, (document.licence or UNKNOWN)[:_LICENCE_CHARACTERS])
+        _count(self.licences, _licence(document))
         rank = _rank(document)
         if len(self.samples) < SAMPLES or rank < self.samples[-1]["rank"]:
             self.samples = _first([*self.samples, _sample(document, rank)])
@@ -69,6 +70,11 @@ def merge_profiles(profiles: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def _count(counts: Counter[str], key: str, count: int = 1) -> None:
     counts[key if key in counts or len(counts) < _DIFFERENT else OTHER] += count
+
+
+def _licence(document: Document) -> str:
+    """Shortened, and the same for all years of one publisher's copyright line."""
+    return _ANY_YEAR.sub("YEAR", document.licence or UNKNOWN)[:_LICENCE_CHARACTERS]
 
 
 def _rank(document: Document) -> str:

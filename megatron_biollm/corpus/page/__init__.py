@@ -1,0 +1,1 @@
+"""The parts of the page that reports on a corpus: what each shows, and how it is drawn."""

@@ -1,0 +1,80 @@
+"""Identifiers found in clinical notes, and how well that search was measured to work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from megatron_biollm.corpus.withhold import DEIDENTIFY, PRIVATE
+
+# Labels of the measured set (Presidio's) for each kind of identifier.
+_LABELS = {
+    "name": ("PERSON",),
+    "organisation": ("ORGANIZATION",),
+    "location": ("STREET_ADDRESS", "GPE"),
+    "zip": ("ZIP_CODE",),
+    "date": ("DATE_TIME",),
+    "age": ("AGE",),
+    "phone": ("PHONE_NUMBER",),
+    "fax": ("PHONE_NUMBER",),
+    "email": ("EMAIL_ADDRESS",),
+    "ssn": ("US_SSN",),
+    "account": ("CREDIT_CARD", "IBAN_CODE"),
+    "licence": ("US_DRIVER_LICENSE",),
+    "url": ("DOMAIN_NAME",),
+    "ip": ("IP_ADDRESS",),
+}
+
+
+def identifiers(
+    report: Mapping[str, Any], manifest: Mapping[str, Any], measured: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """What the de-identification did; None for a corpus without notes.
+
+    Returns:
+        ran: whether the step was part of the run. kinds: by kind, how many were replaced and the
+        recall and precision measured for it. residuals: what the audit still found, by kind.
+        notes, notes_with_residuals, dropped. measured: its totals, None where nothing was measured.
+    """
+    notes = any(source in flow["came"] for flow in report["flows"] for source in PRIVATE)
+    flow = next((flow for flow in report["flows"] if flow["name"] == DEIDENTIFY), None)
+    if flow is None and not notes and not any(s in manifest["sources"] for s in PRIVATE):
+        return None
+    tally = flow["tally"] if flow else {}
+    replaced = _begin(tally, "replaced_")
+    return {
+        "ran": flow is not None,
+        "notes": tally.get("notes", 0),
+        "notes_with_residuals": tally.get("notes_with_residuals", 0),
+        "dropped": _begin(tally, "dropped_"),
+        "residuals": _begin(tally, "residual_"),
+        "kinds": [
+            {"kind": kind, "count": count, **_rates(kind, measured)}
+            for kind, count in sorted(replaced.items(), key=lambda item: -item[1])
+        ],
+        "measured": _totals(measured),
+    }
+
+
+def _begin(tally: Mapping[str, int], prefix: str) -> dict[str, int]:
+    found = ((k.removeprefix(prefix), n) for k, n in tally.items() if k.startswith(prefix))
+    return dict(sorted(found, key=lambda item: -item[1]))
+
+
+def _rates(kind: str, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Recall and precision of one kind; None where the measured set holds none of it."""
+    results = (measured or {}).get("recall_by_label", {})
+    own = [results[label] for label in _LABELS.get(kind, ()) if label in results]
+    labelled = sum(result["labelled"] for result in own)
+    recall = sum(result["found"] for result in own) / labelled if labelled else None
+    precision = ((measured or {}).get("precision_by_kind", {}).get(kind) or {}).get("precision")
+    return {"recall": recall, "labelled": labelled, "precision": precision}
+
+
+def _totals(measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not measured:
+        return None
+    found = measured["identifiers"]
+    names = ("labelled", "recall", "precision")
+    own = {name: found.get(name) for name in names}
+    return {**own, "texts": measured.get("texts"), "leak_rate": measured.get("leak_rate")}
