@@ -3,12 +3,15 @@ import io
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from megatron_biollm.corpus.read import read_corpus
 from megatron_biollm.corpus.readers.pubmed import read_pubmed
+from megatron_biollm.corpus.readers.xml import SAFE
 from megatron_biollm.corpus.report import CorpusReport, FileReport
 
 PUBMED = Path(__file__).parents[2].parent / "shared" / "data" / "corpus" / "pubmed"
@@ -278,6 +281,31 @@ def test_every_record_of_a_real_file_is_a_document_or_a_named_drop(name, count):
     assert set(report.dropped) <= {"no_text"}
     assert report.fault_count == name.startswith("BAD_")
     assert all(d.text[s.start : s.end].strip() for d in documents for s in d.sections)
+
+
+def real_records(path):
+    data = path.read_bytes()
+    data = gzip.decompress(data) if path.suffix == ".gz" else data
+    root = etree.fromstring(data, etree.XMLParser(**SAFE, recover=True))
+    return list(root.iter("PubmedArticle", "PubmedBookArticle"))
+
+
+@needs_pubmed
+@pytest.mark.parametrize("path", sorted(PUBMED.glob("*.xml*")), ids=lambda path: path.name)
+def test_no_title_and_no_abstract_of_a_real_file_loses_a_character(path):
+    texts = Counter(d.id for d in read_corpus([path], CorpusReport()))
+    documents = {d.id: re.sub(r"[\s^_]", "", d.text) for d in read_corpus([path], CorpusReport())}
+    for record in real_records(path):
+        number = record.findtext(".//PMID")
+        if texts[number] != 1:
+            continue
+        article = next(record.iter("Article", "BookDocument"))
+        for element in article.xpath("./ArticleTitle | ./Abstract/AbstractText"):
+            # Brackets of a translation and the translator's note are NLM's.
+            given = "".join(element.itertext()).removesuffix(" (author's transl)].")
+            bare = re.sub(r"[\s^_]", "", given)
+            inner = bare.removeprefix("[").removesuffix(".").removesuffix("]")
+            assert bare in documents[number] or inner in documents[number]
 
 
 @needs_pubmed

@@ -48,7 +48,14 @@ def test_a_record_of_another_kind_is_named_and_the_rest_is_read():
     given = {"1": question(1), "2": [1], "3": {"QUESTION": "?"}, "4": question(4)}
     documents, report = read(PUBMEDQA, json.dumps(given), "a.json")
     assert [d.id for d in documents] == ["1", "4"]
-    assert [f.position for f in report.faults] == ["record 2", "record 3"]
+    assert [f.position for f in report.faults] == ["record '2'", "record '3'"]
+
+
+def test_a_question_that_is_not_utf8_is_named_and_the_rest_is_read():
+    text = json.dumps({"1": question("caf@"), "2": question("\ud800"), "3": question(3)})
+    documents, report = read(PUBMEDQA, text.encode().replace(b"@", b"\xe9"), "a.json")
+    assert [d.id for d in documents] == ["3"]
+    assert [f.reason for f in report.faults] == ["not UTF-8, or half of a surrogate pair"] * 2
 
 
 def test_rows_of_a_table_are_documents_by_pmid_or_number():

@@ -117,3 +117,31 @@ def test_what_was_read_is_freed():
         left.append(sum(1 for e in root.iter("a") if len(e)))
     # One chunk of the file is parsed ahead; behind the element nothing is left.
     assert left == list(range(50, 0, -1))
+
+
+def test_documents_behind_one_another_are_read_one_by_one():
+    document = '<?xml version="1.0"?>\n<!DOCTYPE r SYSTEM "r.dtd">\n<r><a>{}</a></r>\n'
+    xml = "\n" + "".join(document.format(i) for i in range(3))
+    assert read(xml) == (["0", "1", "2"], [])
+    long = "".join(document.format(str(i) * 1_000) for i in range(1_000))
+    assert len(read(long)[0]) == 1_000
+
+
+def test_a_broken_document_among_several_costs_no_other():
+    document = '<?xml version="1.0"?><r>\n<a>{}</r>'
+    xml = document.format("1</a>") + document.format("2") + document.format("3</a>")
+    texts, faults = read(xml)
+    assert texts == ["1", "3"]
+    assert faults[0].startswith("document 2, line 2, column ")
+    assert faults[0].endswith("read 1 records before it")
+
+
+def test_a_declaration_cut_by_the_end_of_a_chunk_is_seen():
+    for length in range((1 << 17) - 60, (1 << 17) + 10):
+        one = f"<r><a>{'x' * (length - 40)}</a></r>".encode()
+        assert len(read(one + b'<?xml version="1.0"?><r><a>2</a></r>')[0]) == 2
+
+
+def test_a_prologue_without_end_is_refused():
+    texts, faults = read(f"<!--{'x' * 2_000_000}--><!DOCTYPE r [<!ENTITY e 'e'>]><r><a>&e;</a></r>")
+    assert texts == [] and "no element begins in its first 1048576 bytes" in faults[0]

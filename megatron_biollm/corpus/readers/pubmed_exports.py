@@ -37,8 +37,11 @@ def read_pubmedqa(stream: BinaryIO, name: str, report: FileReport) -> Iterator[D
     for pmid, record in _members(stream, report):
         try:
             document = _qa_document(pmid, record)
+        except UnicodeEncodeError:
+            report.fault(f"record {pmid!a}", "not UTF-8, or half of a surrogate pair")
+            continue
         except (AttributeError, KeyError, TypeError) as error:
-            report.fault(f"record {pmid}", f"no record of PubMedQA: {error!r}")
+            report.fault(f"record {pmid!a}", f"no record of PubMedQA: {error!r}")
             continue
         yield from _kept(document, report)
 
@@ -117,12 +120,12 @@ def _members(stream: BinaryIO, report: FileReport) -> Iterator[tuple[str, Any]]:
             if colon is None:
                 raise json.JSONDecodeError("Expecting ':'", buffer, end)
             value, end = decoder.raw_decode(buffer, colon.end())
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             if buffer.startswith("}"):
                 return
             more = stream.read(_READ_BYTES) if len(buffer) < _LONGEST_RECORD else b""
             if not more:
-                reason = f"not valid JSON: {error.msg}; nothing after it can be read"
+                reason = f"not valid JSON: {error}; nothing after it can be read"
                 report.break_off(f"after record {count}", reason)
                 return
             buffer += decode(more)
@@ -133,6 +136,7 @@ def _members(stream: BinaryIO, report: FileReport) -> Iterator[tuple[str, Any]]:
 
 
 def _qa_document(pmid: str, record: dict[str, Any]) -> Document | None:
+    json.dumps([pmid, record], ensure_ascii=False).encode()
     parts = [("title", squeeze(record["QUESTION"]))]
     labels = record.get("LABELS") or []
     for number, context in enumerate(record["CONTEXTS"]):

@@ -7,6 +7,7 @@ what stood before a break is kept, the break is named.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -31,6 +32,8 @@ _CHUNK_BYTES = 1 << 17
 # A prologue longer than this holds no root that any of our sources would write.
 _PROLOGUE_BYTES = 1 << 20
 _ROOT_START = re.compile(r"<[A-Za-z_:]")
+# The blank tells it from instructions such as <?xml-stylesheet?>.
+_DECLARATION = b"<?xml "
 _ENDS_EARLY = ("no element found", "Premature end", "Document is empty")
 _ENTITY = re.compile(r"<!ENTITY\b[^>]*>?")
 
@@ -44,32 +47,31 @@ def stream_elements(
     inside another of `tags` comes with that one, or by itself where a break cuts the outer one.
 
     Args:
-        stream: one XML document, already unpacked.
+        stream: one XML document, already unpacked, or several behind one another (EDirect's efetch
+            writes such files), each with its XML declaration.
         tags: local names.
-        report: takes the place where the XML breaks off, is refused, or ends too early.
+        report: takes the place where a document breaks off, is refused, or ends too early.
         unit: what the elements are, for the message.
 
     Raises:
         What reading `stream` raises, after the elements before it.
     """
-    names = frozenset(tags)
-    parser = etree.XMLPullParser(events=("end",), tag=[f"{{*}}{tag}" for tag in tags], **SAFE)
-    inner: etree._Element | None = None
     count = 0
-    for element in _pull(parser, stream):
-        if isinstance(element, _Break):
-            if inner is not None:
+    broken: tuple[str, str] | None = None
+    for number, chunks in enumerate(_documents(stream), start=1):
+        if broken:
+            report.fault(*broken)
+        broken = None
+        for element in _pull(chunks, tags):
+            if isinstance(element, etree._Element):
                 count += 1
-                yield inner
-            element.tell(report, count, unit)
-            return
-        if _is_inside(element, names):
-            inner = element
-            continue
-        inner = None
-        count += 1
-        yield element
-        release(element)
+                yield element
+                release(element)
+            else:
+                where = f"document {number}, {element[0]}" if number > 1 else element[0]
+                broken = where, f"{element[1]}; read {count} {unit} before it"
+    if broken:
+        report.break_off(broken[0], f"{broken[1]}, none after it")
 
 
 def parse_document(data: bytes) -> etree._Element:
@@ -96,6 +98,8 @@ def refusal(head: bytes) -> str | None:
     text = _decoded(head)
     root = _ROOT_START.search(text)
     declared = _ENTITY.findall(text, 0, root.start() if root else len(text))
+    if root is None and len(head) >= _PROLOGUE_BYTES:
+        return f"refused: no element begins in its first {_PROLOGUE_BYTES} bytes"
     own = [entity for entity in declared if " NDATA " not in " ".join(entity.split())]
     if not own:
         return None
@@ -132,32 +136,72 @@ def _is_inside(element: etree._Element, names: frozenset[str]) -> bool:
     return False
 
 
-class _Break:
-    """The end of what can be read, told after the elements before it."""
+def _documents(stream: BinaryIO) -> Iterator[Iterator[bytes]]:
+    """The chunks of one document after another; each is to be used up before the next."""
+    chunks = _chunks(stream)
+    first = next(chunks, b"")
+    # Parsers refuse blank lines before a declaration.
+    rest = [first.lstrip() if first.lstrip().startswith(_DECLARATION) else first]
 
-    def __init__(self, position: str, reason: str):
-        self.position, self.reason = position, reason
+    def document() -> Iterator[bytes]:
+        start = 1
+        for chunk in itertools.chain([rest.pop()], chunks):
+            end = chunk.find(_DECLARATION, start)
+            if end >= 0:
+                rest.append(chunk[end:])
+                yield chunk[:end]
+                return
+            yield chunk
+            start = 0
 
-    def tell(self, report: FileReport, count: int, unit: str) -> None:
-        report.break_off(
-            self.position, f"{self.reason}; read {count} {unit} before it, none after it"
-        )
+    while rest:
+        yield (part := document())
+        for _ in part:
+            pass
 
 
-def _pull(parser: etree.XMLPullParser, stream: BinaryIO) -> Iterator[etree._Element | _Break]:
-    chunk = _first_chunk(stream)
-    if reason := refusal(chunk):
-        yield _Break("prologue", reason)
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """What one read gives, so that a packed file cut short loses nothing that it holds.
+
+    A declaration lies in one chunk as a whole.
+    """
+    read = getattr(stream, "read1", stream.read)
+    held = b""
+    while new := read(_CHUNK_BYTES):
+        chunk = held + new
+        mark = chunk.rfind(b"<", -len(_DECLARATION))
+        end = mark if mark >= 0 else len(chunk)
+        held = chunk[end:]
+        if end:
+            yield chunk[:end]
+    if held:
+        yield held
+
+
+def _pull(
+    chunks: Iterator[bytes], tags: Sequence[str]
+) -> Iterator[etree._Element | tuple[str, str]]:
+    """The outermost elements of one document; position and reason where it breaks off."""
+    names = frozenset(tags)
+    parser = etree.XMLPullParser(events=("end",), tag=[f"{{*}}{tag}" for tag in tags], **SAFE)
+    head, error, inner = _head(chunks), None, None
+    if reason := refusal(head):
+        yield "prologue", reason
         return
-    error = None
-    while not error:
+    for chunk in itertools.chain([head], chunks, [b""]):
         error = _feed(parser, chunk)
-        yield from (element for _, element in parser.read_events())
-        if not chunk:
+        for _, element in parser.read_events():
+            if _is_inside(element, names):
+                inner = element
+            else:
+                inner = None
+                yield element
+        if error:
             break
-        chunk = stream.read(_CHUNK_BYTES)
+    if inner is not None:
+        yield inner
     if error:
-        yield _Break(*error)
+        yield error
 
 
 def _feed(parser: etree.XMLPullParser, chunk: bytes) -> tuple[str, str] | None:
@@ -170,15 +214,14 @@ def _feed(parser: etree.XMLPullParser, chunk: bytes) -> tuple[str, str] | None:
     return _syntax(parser.feed_error_log, raised)
 
 
-def _first_chunk(stream: BinaryIO) -> bytes:
+def _head(chunks: Iterator[bytes]) -> bytes:
     """Up to the root's start, so that the whole prologue is seen before any of it is parsed."""
-    chunk = stream.read(_CHUNK_BYTES)
-    while chunk and len(chunk) < _PROLOGUE_BYTES and not _ROOT_START.search(_decoded(chunk)):
-        more = stream.read(_CHUNK_BYTES)
-        if not more:
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= _PROLOGUE_BYTES or _ROOT_START.search(_decoded(head)):
             break
-        chunk += more
-    return chunk
+    return head
 
 
 def _decoded(head: bytes) -> str:
