@@ -1,8 +1,11 @@
+import gzip
 import io
+import random
 
 import orjson
 import pytest
 
+from megatron_biollm.corpus.read import read_file
 from megatron_biollm.corpus.readers import json_records as module
 from megatron_biollm.corpus.readers.json_records import json_records
 from megatron_biollm.corpus.report import FileReport
@@ -85,4 +88,24 @@ def test_brackets_that_never_close_are_given_up(monkeypatch):
     monkeypatch.setattr(module, "_READ_BYTES", 1 << 16)
     records, report = read(b'[{"a": 1}, {"b": [' + b"1," * (1 << 20))
     assert records == [{"a": 1}]
+    assert report.broken
+
+
+def test_records_before_a_break_of_the_stream_are_kept(tmp_path):
+    path = tmp_path / "studies.json.gz"
+    whole = gzip.compress(
+        orjson.dumps(
+            [
+                {
+                    "protocolSection": {
+                        "descriptionModule": {"briefSummary": f"Summary {number} {random.random()}"}
+                    }
+                }
+                for number in range(2000)
+            ]
+        )
+    )
+    path.write_bytes(whole[: len(whole) // 2])
+    report = FileReport("a")
+    assert 900 < len(list(read_file(path, report))) < 1100
     assert report.broken

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from megatron_biollm.corpus.readers.chunks import Chunks
 from megatron_biollm.corpus.report import FileReport
 
 # What is longer than this has brackets that never close, or is nothing a model can read.
@@ -74,10 +75,10 @@ class _Splitter:
     def __init__(
         self, stream: BinaryIO, wrappers: tuple[str, ...], end: Callable[[str, str], None]
     ):
-        self.stream = stream
+        self.stream = Chunks(stream)
         self.wrappers = {wrapper.encode() for wrapper in wrappers}
         self.break_off = end
-        self.buffer = stream.read(_READ_BYTES).removeprefix(_BOM)
+        self.buffer = self.stream.read(_READ_BYTES).removeprefix(_BOM)
         self.at = self.depth = 0
         self.holders: list[bool] = []
         self.start: int | None = None

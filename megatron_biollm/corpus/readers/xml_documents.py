@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from megatron_biollm.corpus.readers.chunks import Chunks
 from megatron_biollm.corpus.report import FileReport
 
 LONGEST_DOCUMENT = 1 << 29
@@ -20,9 +21,9 @@ def split_documents(stream: BinaryIO, report: FileReport) -> Iterator[bytes]:
 
     report: takes a document so long that it cannot be one; the rest of the file is left.
     """
-    buffer, searched, more = b"", 0, True
+    chunks, buffer, searched, more = Chunks(stream), b"", 0, True
     while more:
-        new = stream.read(max(_READ_BYTES, len(buffer)))
+        new = chunks.read(max(_READ_BYTES, len(buffer)))
         buffer, more = buffer + new, bool(new)
         start = 0
         for match in _BEGIN.finditer(buffer, searched):
