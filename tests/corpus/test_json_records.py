@@ -92,20 +92,14 @@ def test_brackets_that_never_close_are_given_up(monkeypatch):
 
 
 def test_records_before_a_break_of_the_stream_are_kept(tmp_path):
+    noise = random.Random(5).randbytes
+    studies = [
+        {"protocolSection": {"descriptionModule": {"briefSummary": noise(500).hex()}}}
+        for _ in range(2000)
+    ]
     path = tmp_path / "studies.json.gz"
-    whole = gzip.compress(
-        orjson.dumps(
-            [
-                {
-                    "protocolSection": {
-                        "descriptionModule": {"briefSummary": f"Summary {number} {random.random()}"}
-                    }
-                }
-                for number in range(2000)
-            ]
-        )
-    )
+    whole = gzip.compress(orjson.dumps(studies))
     path.write_bytes(whole[: len(whole) // 2])
     report = FileReport("a")
-    assert 900 < len(list(read_file(path, report))) < 1100
+    assert 950 < len(list(read_file(path, report))) <= 1000
     assert report.broken

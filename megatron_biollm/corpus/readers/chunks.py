@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+# What a packed stream has unpacked of a piece when it breaks is lost with it.
+_PIECE_BYTES = 1 << 14
+
 
 class Chunks:
     """Reads of any size. `stream.read(n)` would throw away up to n bytes where a stream breaks."""
@@ -21,7 +24,7 @@ class Chunks:
         pieces: list[bytes] = []
         while size > 0 and self.error is None:
             try:
-                piece = self.stream.read1(size)
+                piece = self.stream.read1(min(size, _PIECE_BYTES))
             except Exception as error:
                 self.error = error
                 break
