@@ -35,6 +35,22 @@ class NormaliseConfig:
     copyright: bool = option(True, "cut copyright and licence notices")
     references: bool = option(True, "cut lists of references")
     citations: bool = option(False, "cut citation numbers such as [3, 5-7] in articles")
+    formal_sections: list[str] = option(
+        [
+            "acknowledgements",
+            "acknowledgments",
+            "authors' contributions",
+            "author contributions",
+            "competing interests",
+            "conflict of interest",
+            "conflicts of interest",
+            "electronic supplementary material",
+            "pre-publication history",
+            "publisher's note",
+            "references",
+        ],
+        "sections of articles that are cut whole, by name in lower case",
+    )
     articles: list[str] = option(
         ["pubmed", "pmc", "text"],
         "sources that journals print: furniture, notices, references and citations are cut there",
@@ -103,7 +119,9 @@ class Normaliser:
 
     def __init__(self, config: NormaliseConfig):
         self.tally: Counter[str] = Counter()
+        cut = partial(references.sections_named, frozenset(config.formal_sections))
         rules = [r for r in RULES if r.setting is None or getattr(config, r.setting)]
+        rules.insert(0, Rule("formal_sections", cut, in_articles_only=True))
         self._articles = frozenset(config.articles)
         self._article_rules = tuple(rules)
         self._other_rules = tuple(r for r in rules if not r.in_articles_only)

@@ -153,6 +153,15 @@ def test_lists_of_references_go_by_name_and_by_look():
     assert (cleaned.text, cleaned.sections) == ("Body.", (Section("body", 0, 5),))
 
 
+def test_formal_sections_go_from_articles():
+    parts = [("body", "It helps."), ("authors’ contributions", "SL wrote it."), ("table", "a | b")]
+    for source, names in (("pmc", ["body", "table"]), ("patents", [name for name, _ in parts])):
+        given = Document.of_sections(parts, id="1", source=source)
+        kept = Normaliser(NormaliseConfig())(given)
+        assert [section.name for section in kept.sections] == names
+    assert Normaliser(NormaliseConfig(formal_sections=[]))(given) is given
+
+
 def test_what_follows_the_heading_stays_if_it_is_no_list_of_references():
     text = (
         "Background.\n" * 9

@@ -9,7 +9,7 @@ from itertools import pairwise
 from megatron_biollm.corpus.clean.edits import Edit
 from megatron_biollm.corpus.document import Document
 
-SECTION_NAMES = ("references", "bibliography", "literature cited", "reference list")
+SECTION_NAMES = frozenset(("references", "bibliography", "literature cited", "reference list"))
 
 _HEADING = re.compile(
     r"^[ \t]*(?:\d{1,2}\.?[ \t]+)?(?:References(?: and notes| cited)?|REFERENCES|Bibliography"
@@ -41,15 +41,21 @@ _NOT_BEFORE_CITATION = frozenset(
 FEWEST_CITATIONS = 5
 
 
+def sections_named(names: frozenset[str], document: Document) -> Iterator[Edit]:
+    """Whole sections of these names, in lower case and with a straight apostrophe."""
+    for section in document.sections:
+        if section.name.lower().replace("’", "'").strip(" .:") in names:
+            yield section.start, section.end, ""
+
+
 def reference_lists(document: Document) -> Iterator[Edit]:
     """Sections named as references, and in plain text what follows such a heading.
 
     The lines after a heading go as long as at least six in ten look like references (a year
     and a number, "et al", pages or a DOI); otherwise none goes.
     """
-    named = [s for s in document.sections if s.name.lower() in SECTION_NAMES]
-    if named:
-        yield from ((section.start, section.end, "") for section in named)
+    if named := list(sections_named(SECTION_NAMES, document)):
+        yield from named
         return
     headings = list(_HEADING.finditer(document.text, len(document.text) // 4))
     if headings and (end := _end_of_list(document.text, headings[-1].end())):
