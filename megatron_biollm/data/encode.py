@@ -12,6 +12,7 @@ import orjson
 from megatron_biollm.config import UserError
 from megatron_biollm.data.fast_encode import TextEncoder, narrow
 from megatron_biollm.data.lines import Shard, count_lines_before, read_lines, read_rows
+from megatron_biollm.data.long_text import LONG_BYTES, LongText, loads_long
 
 LITERALS = ("as-tokenizer", "text", "refuse")
 DTYPES = {"auto": None, "uint16": "<u2", "int32": "<i4"}
@@ -161,6 +162,8 @@ class BatchEncoder:
             fields = {key: _checked(record, key) for key in keys}
         else:
             fields = parse_line(record, keys)
+        if self.refused or self.split:
+            fields = {key: list(map(str, texts)) for key, texts in fields.items()}
         if self.refused:
             for key, texts in fields.items():
                 for found in filter(None, map(self.refused.search, texts)):
@@ -190,7 +193,7 @@ class BatchEncoder:
         self._compare_sample(texts, encoded)
         texts.clear()
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        tokens = np.concatenate(encoded) if encoded else np.empty(0, self.dtype)
+        tokens = _joined(encoded, self.dtype)
         encoded.clear()
         tokens = narrow(tokens, self.dtype)
         per_document = _per_document(lengths > 0, per_text)
@@ -206,12 +209,12 @@ class BatchEncoder:
         for text, ids in zip(texts, encoded, strict=True):
             if self.sample <= 0 or self.encoder.plan.fast is None:
                 return
-            self.sample -= len(text) + 1
-            if len(text) < _SAMPLED_CHARACTERS:
+            if isinstance(text, str) and len(text) < _SAMPLED_CHARACTERS:
+                self.sample -= len(text) + 1
                 self.encoder.compare(text, ids)
 
 
-def parse_line(line: bytes | bytearray, json_keys: list[str]) -> dict[str, list[str]]:
+def parse_line(line: bytes | bytearray, json_keys: list[str]) -> dict[str, list[str | LongText]]:
     """The texts of one JSON line, by key.
 
     Raises:
@@ -219,7 +222,7 @@ def parse_line(line: bytes | bytearray, json_keys: list[str]) -> dict[str, list[
             missing or holds something else than text.
     """
     try:
-        value = orjson.loads(line)
+        value = orjson.loads(line) if len(line) < LONG_BYTES else loads_long(line)
     except orjson.JSONDecodeError:
         value = _loads(line)  # takes what orjson refuses and Python does not, as Megatron-LM does
     if not isinstance(value, dict):
@@ -243,6 +246,8 @@ def _checked(value: dict[str, Any], key: str) -> list[str]:
         raise ValueError(f"the key {key!r} is missing; there are {', '.join(map(repr, value))}")
     texts = value[key] if isinstance(value[key], list) else [value[key]]
     for text in texts:
+        if isinstance(text, LongText):
+            continue
         if not isinstance(text, str):
             raise ValueError(f"{key!r} holds {type(text).__name__}, not text or a list of texts")
         try:
@@ -250,6 +255,12 @@ def _checked(value: dict[str, Any], key: str) -> list[str]:
         except UnicodeEncodeError as error:
             raise ValueError(f"{key!r} holds half a surrogate pair, which is no text") from error
     return texts
+
+
+def _joined(arrays: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    if len(arrays) == 1:
+        return arrays[0]  # a long document is not copied
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)
 
 
 def _per_document(filled: np.ndarray, texts: np.ndarray) -> np.ndarray:

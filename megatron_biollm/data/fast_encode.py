@@ -15,6 +15,7 @@ from typing import Any, Optional
 import numpy as np
 
 from megatron_biollm.config import UserError
+from megatron_biollm.data.long_text import LongText
 
 _PIECE_CHARACTERS = 1 << 20  # longer documents are encoded in pieces of about this length
 _CACHE_BYTES = 64 << 20  # gigatoken 0.10 never empties its cache of words; we do beyond this
@@ -64,10 +65,10 @@ class TextEncoder:
         if plan.fast is not None:
             self._load_fast()
 
-    def encode(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
+    def encode(self, texts: Sequence[str | LongText]) -> Iterator[np.ndarray]:
         """Ids of each text: uint32, but for long ones in the corpus's dtype."""
         for text in texts:
-            if len(text) <= _PIECE_CHARACTERS:
+            if isinstance(text, str) and len(text) <= _PIECE_CHARACTERS:
                 ids = self._encode(text)
             else:
                 pieces = map(self._encode, self._pieces(text))
@@ -107,15 +108,26 @@ class TextEncoder:
         self._encode("a")
         self._resident = resident_bytes()
 
-    def _pieces(self, text: str) -> Iterator[str]:
-        start, length = 0, len(text) if self.plan.cut is None else _PIECE_CHARACTERS
-        while cut := _CUT.search(text, start + length):
-            yield text[start : cut.start()]
-            start = cut.end() if self.plan.cut == "drop" else cut.start()
-        yield text[start:]
+    def _pieces(self, text: str | LongText) -> Iterator[str]:
+        """Texts whose ids follow one another to those of the whole."""
+        if self.plan.cut is None:
+            yield str(text)
+            return
+        pieces = text.pieces() if isinstance(text, LongText) else _cut(text)
+        for number, piece in enumerate(pieces):
+            yield piece[1:] if number and self.plan.cut == "drop" else piece
 
     def _wrapped(self, ids: np.ndarray) -> np.ndarray:
         return np.concatenate([self.plan.prefix, ids, self.plan.suffix]).astype(ids.dtype)
+
+
+def _cut(text: str) -> Iterator[str]:
+    """The text, cut before spaces between letters."""
+    start = 0
+    while cut := _CUT.search(text, start + _PIECE_CHARACTERS):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]
 
 
 def narrow(ids: np.ndarray, dtype: np.dtype) -> np.ndarray:
