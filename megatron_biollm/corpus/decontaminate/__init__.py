@@ -1,0 +1,1 @@
+"""Decontamination: the items of benchmark files are found in training texts and taken out."""
