@@ -50,7 +50,7 @@ def test_a_line_means_the_same_with_and_without_its_long_strings(ascii_only):
     for _ in range(500):
         value = {
             "a": text(),
-            text(): 1,
+            "b": 1,
             "list": [text(), 2, None],
             "deep": {"x": "short", "y": [1]},
         }
