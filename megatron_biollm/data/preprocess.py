@@ -52,18 +52,19 @@ def preprocess(
     tokenizer: Tokenizer,
     manifest: Optional[dict[str, Any]] = None,
     on_shard: Callable[[Seal], None] = lambda seal: None,
+    files: Optional[list[str]] = None,
 ) -> list[CorpusReport]:
     """Encodes the input and writes one corpus for each JSON key.
 
     manifest: the tokenizer's, for the sidecar. on_shard: told of every shard in the order of the
-    input, for progress and for naming bad lines.
+    input, for progress and for naming bad lines. files: to read; those of `options.input` if None.
 
     Raises:
         UserError: no input, a bad line, no token in the whole input, a worker that died, or the
             disk is full. Then an older corpus of that name is untouched, and what is finished
             stays in PREFIX.shards for the next run of the same command.
     """
-    files = find_inputs(options.input)
+    files = files or find_inputs(options.input)
     plan = plan_encoder(tokenizer, options.literal_control_tokens, options.exact)
     dtype = corpus_dtype(options, plan)
     sha256 = manifest["sha256"] if manifest else tokenizer.sha256
