@@ -9,6 +9,7 @@ number that does ("see reference 12").
 from __future__ import annotations
 
 import re
+from functools import reduce
 
 from lxml import etree
 
@@ -25,11 +26,12 @@ _YEAR = re.compile(r"\b(?:1[89]|20)\d\d[a-z]?\b")
 _SEPARATORS = re.compile(r"[\s,;.‒–—−-]*")
 _ONE = f"(?:{_OPEN}[^{_CLOSE}]*{_CLOSE}|{_GONE})"
 _BETWEEN = r"(?:[\s,;.‒–—−-]|and|&)*"
+_LEAD = r"(?:(?:refs?\.?|reviewed in|e\.g\.,?|cf\.?|see|also)\s*)*"
 _BRACKETED = re.compile(
-    rf"[\[(]\s*(?:refs?\.?|reviewed in|e\.g\.,?|see)?\s*{_ONE}(?:{_BETWEEN}{_ONE})*\s*[\])]",
+    rf"[\[(]\s*{_LEAD}{_ONE}(?:{_BETWEEN}{_ONE})*\s*[\])]",
     re.IGNORECASE,
 )
-_RAISED = re.compile(f"{_GONE}(?:{_AND}[^{_END}]*{_END}|{_GONE}|[,;–-](?={_GONE}))*")
+_RUN = re.compile(f"{_GONE}(?:{_AND}[^{_END}]*{_END}|{_BETWEEN}{_GONE})*")
 _GLUED = re.compile(rf"(?<=[^\W\d]|[.,;:)\]]){_ONE}(?:[,;–-]?{_ONE})*")
 
 
@@ -49,10 +51,17 @@ def unmarked(text: str) -> str:
     """The text without the citations that go."""
     if not _MARKS.search(text):
         return text
-    text = _GLUED.sub("", _RAISED.sub(_GONE, _BRACKETED.sub(_GONE, text)))
-    *pieces, last = text.split(_GONE)
-    # The space before a citation goes with it, the one behind it stays.
-    return _MARKS.sub("", "".join(piece.rstrip() for piece in pieces) + last)
+    text = _RUN.sub(_GONE, _BRACKETED.sub(_GONE, text))
+    # Brackets around brackets: "(e.g. [3])".
+    text = _GLUED.sub("", _BRACKETED.sub(_GONE, text))
+    first, *others = text.split(_GONE)
+    return _MARKS.sub("", reduce(_joined, others, first))
+
+
+def _joined(before: str, behind: str) -> str:
+    """Without the space before the citation; "et al. [3]." has one full stop without it."""
+    before = before.rstrip()
+    return before + (behind[1:] if before.endswith(".") and behind.startswith(".") else behind)
 
 
 def _marked_reference(xref: etree._Element) -> str | None:
