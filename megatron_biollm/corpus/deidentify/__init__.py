@@ -1,0 +1,1 @@
+"""Identifiers of patients in clinical notes: found, replaced, audited, measured."""
