@@ -68,6 +68,9 @@ def read_file(
             for document in form.read(stream, name, report):
                 report.documents += 1
                 yield document
+            if is_archive(path):
+                # A member that breaks off takes no other along; the archive itself may.
+                report.broken = False
     except BROKEN as error:
         report.break_off(f"after {report.documents} documents", f"cannot be read further: {error}")
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+import zipfile
 
 import pytest
 
@@ -44,3 +45,14 @@ def test_a_path_that_does_not_exist_is_refused(tmp_path):
 def test_an_unknown_way_to_split_text_is_refused(folder):
     with pytest.raises(UserError, match="'page'.*'blank_line'"):
         list(read_corpus([folder], CorpusReport(), text_documents="page"))
+
+
+def test_a_member_that_breaks_off_takes_no_other_along(tmp_path):
+    xml = "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>{}</PMID><Article><ArticleTitle>"
+    xml += "A title</ArticleTitle></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.xml", xml.format(1)[:-30])
+        archive.writestr("b.xml", xml.format(2))
+    report = CorpusReport()
+    assert [d.id for d in read_corpus([tmp_path], report)][-1] == "2"
+    assert report.fault_count == 1 and not report.files[0].broken
