@@ -16,17 +16,15 @@ Exit status 1 where a check that the report lists fails.
 import argparse
 import json
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 from megatron_biollm.corpus.read import read_corpus
 from megatron_biollm.corpus.report import CorpusReport
 from megatron_biollm.corpus.write import require_documents
 from megatron_biollm.log import Progress, run_tool
-from megatron_biollm.tokenizer.extend_files import extend_tokenizer, require_new_folder
-from megatron_biollm.tokenizer.extension_report import ExtensionReport, HeldOut, format_report
-from megatron_biollm.tokenizer.learn_pieces import ChunkCounter, PieceRules, learn_pieces
-from megatron_biollm.tokenizer.manifest import MANIFEST_FILE, TokenizerManifest
-from megatron_biollm.tokenizer.mergeable import open_vocabulary
+from megatron_biollm.tokenizer.extension_report import format_report
+from megatron_biollm.tokenizer.learn_extension import learn_extension
+from megatron_biollm.tokenizer.learn_pieces import PieceRules
 
 EXAMPLE = """example:
   python tools/extend_tokenizer.py --base Llama-2-7b-hf --input pubmed/ --output llama2-bio
@@ -61,40 +59,27 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     rules = PieceRules(arguments.max_length, arguments.min_frequency, arguments.join_punctuation)
-    held_out, counter = HeldOut(arguments.held_out), ChunkCounter()
-    require_new_folder(Path(arguments.output))
-    base = open_vocabulary(arguments.base)
-    read_texts(arguments.input, held_out, counter)
-    learned = learn_pieces(base, counter.runs(base), arguments.add, rules)
-    extension = extend_tokenizer(base, [piece.piece for piece in learned], arguments.output)
-    report = ExtensionReport(base, extension, arguments.output)
-    report.measure(held_out.documents)
-    if arguments.compare:
-        compare(arguments.compare, report)
-    result = report.to_dict() | {
-        "manifest": TokenizerManifest.read(Path(arguments.output) / MANIFEST_FILE).to_json(),
-        "learned_from": {"documents": counter.documents, "characters": counter.characters},
-        "held_out_beyond_limit": held_out.left_out,
-    }
+    result = learn_extension(
+        arguments.base,
+        read_texts(arguments.input, "reading"),
+        arguments.output,
+        arguments.add,
+        rules,
+        arguments.held_out,
+        read_texts(arguments.compare, "comparing") if arguments.compare else (),
+    )
     print(json.dumps(result, indent=2) if arguments.json else summary(arguments, result))
     return 1 if any(result["checks"].values()) else 0
 
 
-def read_texts(paths: list[str], held_out: HeldOut, counter: ChunkCounter) -> None:
-    """Sends each document to one of the two."""
+def read_texts(paths: list[str], doing: str) -> Iterator[tuple[str, str]]:
+    """The documents' sources and texts; says at the end what was met."""
     report = CorpusReport()
-    with Progress(None, "reading", unit="documents") as progress:
+    with Progress(None, doing, unit="documents") as progress:
         for document in progress.track(read_corpus(paths, report)):
-            if not held_out.takes(document.source, document.text):
-                counter.add(document.text)
+            yield document.source, document.text
     print(report.to_text(), file=sys.stderr)
     require_documents(report.documents, report)
-
-
-def compare(paths: list[str], report: ExtensionReport) -> None:
-    with Progress(None, "comparing", unit="documents") as progress:
-        documents = progress.track(read_corpus(paths, CorpusReport()))
-        report.compare((document.source, document.text) for document in documents)
 
 
 def summary(arguments: argparse.Namespace, result: dict) -> str:
