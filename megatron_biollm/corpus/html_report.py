@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.config import SourceConfig
+from megatron_biollm.corpus.deidentify.measured import measured
 from megatron_biollm.corpus.page import charts, flow, spread
 from megatron_biollm.corpus.page.budget import (
     CHARACTERS_PER_TOKEN,
@@ -26,6 +27,7 @@ from megatron_biollm.corpus.page.budget import (
 from megatron_biollm.corpus.page.identifiers import identifiers
 from megatron_biollm.corpus.withhold import DEIDENTIFY
 
+MANIFEST, REPORT, PAGE = "manifest.json", "report.json", "report.html"
 SHOWN_SHARDS = 200
 # HTML has no place for control characters other than tab and line ends, however written; and
 # those that turn the direction of writing would turn the page's own words too.
@@ -48,11 +50,9 @@ def write_report(
     Raises:
         UserError: manifest.json or report.json is missing, so the corpus is not complete.
     """
-    report, manifest = _read(output / "report.json"), _read(output / "manifest.json")
+    report, manifest = _read(output / REPORT), _read(output / MANIFEST)
     tokens, tokenizers = count_tokens(output)
-    path = output / "report.html"
-    from megatron_biollm.corpus.deidentify.measured import measured
-
+    path = output / PAGE
     write_html(
         report,
         manifest,

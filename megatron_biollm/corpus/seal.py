@@ -5,32 +5,35 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
 from megatron_biollm.config import UserError
+from megatron_biollm.corpus.config import SourceConfig
 from megatron_biollm.corpus.dedup.removals import read_samples, read_summary
+from megatron_biollm.corpus.html_report import MANIFEST, REPORT, write_report
 from megatron_biollm.corpus.profile import merge_profiles
 from megatron_biollm.corpus.readers.registry import FORMATS, NAMED_ONLY
 from megatron_biollm.corpus.shards import read_sidecar
 from megatron_biollm.corpus.withhold import withhold
 
-MANIFEST, REPORT = "manifest.json", "report.json"
 # Enough samples to judge a rule by, whatever the number of shards.
 SAMPLES = 20
 
 
 class Seal(PipelineStep):
-    """Reads every task's counts, checks them against one another and writes two files.
+    """Reads every task's counts, checks them against one another and writes three files.
 
     manifest.json: shards with documents, characters and digests, and the totals by source.
     report.json: files read with their faults, every step's flow by source, samples of drops and of
         clusters of duplicates, and what the documents kept are like.
+    report.html: the same for people.
 
-    decisions: by reason, the folders in which it was decided which duplicates go.
+    decisions: by reason, the folders in which it was decided which duplicates go. sources: their
+    epochs and budgets, for the page.
     """
 
     type, name = "corpus", "seal"
@@ -42,14 +45,15 @@ class Seal(PipelineStep):
         finish: Path,
         tasks: int,
         decisions: dict[str, Path] | None = None,
+        sources: Mapping[str, SourceConfig] | None = None,
     ):
         super().__init__()
-        self.decisions = decisions or {}
+        self.decisions, self.sources = decisions or {}, dict(sources or {})
         self.output, self.extract, self.finish, self.tasks = output, extract, finish, tasks
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator:
-        extracted = [read_sidecar(self.extract / "shards", task) for task in range(self.tasks)]
-        finished = [read_sidecar(self.finish / "counts", task) for task in range(self.tasks)]
+        extracted = read_sidecars(self.extract / "shards", self.tasks)
+        finished = read_sidecars(self.finish / "counts", self.tasks)
         shards, profiles = self._shards()
         check_flows(extracted, finished, shards)
         files = name_sources([file for sidecar in extracted for file in sidecar["files"]])
@@ -67,6 +71,7 @@ class Seal(PipelineStep):
             "shards": shards,
         }
         write_json(self.output / MANIFEST, manifest)
+        write_report(self.output, self.sources)
         yield from ()
 
     def _shards(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -99,6 +104,18 @@ class Seal(PipelineStep):
         return shards, profiles
 
 
+def read_sidecars(folder: Path, tasks: int) -> list[dict[str, Any]]:
+    """Every task's sidecar; of their samples as many as are shown, not those of 100,000 tasks."""
+    sidecars = []
+    seen: Counter[tuple[str, str, str]] = Counter()
+    for task in range(tasks):
+        sidecar = read_sidecar(folder, task)
+        for flow in sidecar["flows"]:
+            flow["samples"] = [s for s in flow["samples"] if _is_wanted(flow["name"], s, seen)]
+        sidecars.append(sidecar)
+    return sidecars
+
+
 def name_sources(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The files with the source that their format is of, where one is known."""
     formats = [*FORMATS, *(form for forms in NAMED_ONLY.values() for form in forms)]
@@ -122,7 +139,7 @@ def read_manifest(output: Path) -> dict[str, Any]:
 
 
 def merge_flows(sidecars: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The flows of all tasks, added up step by step; a few samples of each reason are kept."""
+    """The flows of all tasks, added up step by step."""
     merged: dict[str, dict[str, Any]] = {}
     for flow in (flow for sidecar in sidecars for flow in sidecar["flows"]):
         total = merged.setdefault(
@@ -134,7 +151,7 @@ def merge_flows(sidecars: list[dict[str, Any]]) -> list[dict[str, Any]]:
             total[count].update(flow[count])
         for source, reasons in flow["dropped"].items():
             total["dropped"].setdefault(source, Counter()).update(reasons)
-        total["samples"] = _fewer(total["samples"] + flow["samples"])
+        total["samples"] += flow["samples"]
     return [{"name": name, **total} for name, total in merged.items()]
 
 
@@ -221,12 +238,7 @@ def _require(holds: bool, place: str) -> None:
         )
 
 
-def _fewer(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
-    seen: Counter[tuple[str, str]] = Counter()
-    for sample in samples:
-        place = sample["source"], sample["reason"]
-        seen[place] += 1
-        if seen[place] <= SAMPLES:
-            kept.append(sample)
-    return kept
+def _is_wanted(step: str, sample: dict[str, Any], seen: Counter[tuple[str, str, str]]) -> bool:
+    place = step, sample["source"], sample["reason"]
+    seen[place] += 1
+    return seen[place] <= SAMPLES
