@@ -1,11 +1,13 @@
 """Near-duplicates are found, the right one stays, and no stage takes a part for the whole."""
 
 import json
+import pickle
 import random
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets
 
 from megatron_biollm.config import UserError
@@ -16,7 +18,8 @@ from megatron_biollm.corpus.dedup.cluster import (
     near_duplicate_filter,
     split,
 )
-from megatron_biollm.corpus.dedup.config import NearDuplicateConfig
+from megatron_biollm.corpus.dedup.config import ContainmentConfig, NearDuplicateConfig
+from megatron_biollm.corpus.dedup.containment import Contained, Shares
 from megatron_biollm.corpus.dedup.removals import read_samples, read_summary
 from megatron_biollm.corpus.dedup.shingles import hash_words, shingle
 from megatron_biollm.corpus.dedup.signatures import (
@@ -28,6 +31,7 @@ from megatron_biollm.corpus.dedup.signatures import (
     signature_folder,
     similarities,
 )
+from megatron_biollm.corpus.dedup.sketches import SharedShingles, Sketches
 from tests.corpus.made_texts import Author, document, run_step, sharded
 
 CONFIG = NearDuplicateConfig()
@@ -244,3 +248,27 @@ def test_a_stopped_task_leaves_no_scratch_file(tmp_path, author):
     run_step(Signatures(CONFIG, tmp_path), [document("1", author.text(50))], 0, 1)
     record = json.loads((signature_folder(tmp_path) / "tasks" / "00000.json").read_text())
     assert record["documents"] == 1
+
+
+@pytest.mark.parametrize(
+    "step",
+    [Signatures, Buckets, Clusters, Sketches, SharedShingles, Shares, Contained],
+)
+def test_every_step_can_be_sent_to_a_worker(step, tmp_path):
+    config = CONFIG if step in (Signatures, Buckets, Clusters) else ContainmentConfig()
+    assert pickle.loads(pickle.dumps(step(config, tmp_path))).settings == config
+
+
+def test_the_stages_run_on_an_executor_of_datatrove(author, tmp_path):
+    text = author.text(80)
+    shards = [[document("1", text)], [document("2", text)]]
+    for rank, shard in enumerate(shards):
+        run_step(Signatures(CONFIG, tmp_path), shard, rank, 2)
+    for step, tasks in ((Buckets, CONFIG.num_buckets), (Clusters, 1)):
+        LocalPipelineExecutor(
+            [step(CONFIG, tmp_path)],
+            tasks=tasks,
+            logging_dir=str(tmp_path / step.__name__),
+            skip_completed=False,
+        ).run()
+    assert read_summary(cluster_folder(tmp_path))["clusters"] == 1

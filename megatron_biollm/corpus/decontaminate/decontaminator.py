@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,12 @@ from megatron_biollm.corpus.steps import Drop
 
 # Part of a cached index's name; to be raised when the layout or the reading of items changes.
 _INDEX_VERSION = 1
+
+# A huge text is searched in pieces, so that it takes no more memory than others.
+_PIECE_CHARACTERS = 1 << 22
+
+# More than any item takes, white space included.
+_CHARACTERS_PER_WORD = 30
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,11 @@ class Decontaminator:
         self.config = config
         self.tally: Counter[str] = Counter()
         self.index = load_index(config)
+        self._prepare()
+
+    def _prepare(self) -> None:
         self.finder = ItemFinder(self.index)
+        self.shared_characters = _CHARACTERS_PER_WORD * self.finder.longest
 
     def __getstate__(self) -> dict:
         # A worker loads the index from the cache rather than being sent a copy with every task.
@@ -57,28 +67,39 @@ class Decontaminator:
         self.__dict__.update(state)
         if "index" not in state:
             self.index = load_index(self.config)
-        self.finder = ItemFinder(self.index)
+        self._prepare()
 
     def __call__(self, document: Document) -> Document | Drop:
-        words = hash_words([document.text])
-        found = self.finder.find(words.hashes)
+        words, found = self._search(document.text)
         if not found:
             return document
-        for overlap in found:
-            self.tally[f"met {overlap.item.rsplit('#', 1)[0]}"] += 1
-        best = max(found, key=lambda overlap: overlap.coverage)
-        if len(words.hashes) <= self.config.cut_above_words:
-            return Drop("benchmark", f"{best.item} coverage {best.coverage:.2f}")
+        for match in found:
+            self.tally[f"met {match.item.rsplit('#', 1)[0]}"] += 1
+        best = max(found, key=lambda match: match.coverage)
+        what = f"{best.item} coverage {best.coverage:.2f}"
+        if words <= self.config.cut_above_words:
+            return Drop("benchmark", what)
         self.tally["passages_cut"] += len(found)
-        edited = document.edit(_merged(_matches(document.text, words.starts, found)))
-        if not edited.text.strip():
-            return Drop("benchmark", f"{best.item} coverage {best.coverage:.2f}, nothing is left")
-        return edited
+        edited = document.edit(_merged(found))
+        return edited if edited.text.strip() else Drop("benchmark", f"{what}, nothing is left")
 
     def overlap(self, text: str) -> list[Match]:
-        """Every item found in a text, in order of place."""
-        words = hash_words([text])
-        return _matches(text, words.starts, self.finder.find(words.hashes))
+        """Every item found in a text, at the place that holds most of it, in order of place."""
+        return self._search(text)[1]
+
+    def _search(self, text: str) -> tuple[int, list[Match]]:
+        """The number of words of a text, and what is found in it."""
+        count, best = 0, {}
+        for begin in range(0, max(len(text), 1), _PIECE_CHARACTERS):
+            # Pieces share more than the longest item, so that none is cut in two.
+            piece = text[begin : begin + _PIECE_CHARACTERS + self.shared_characters]
+            words = hash_words([piece])
+            count += len(words.hashes)
+            for match in _matches(piece, words.starts, self.finder.find(words.hashes)):
+                if match.item not in best or match.coverage > best[match.item].coverage:
+                    moved = replace(match, start=match.start + begin, end=match.end + begin)
+                    best[match.item] = moved
+        return count, sorted(best.values(), key=lambda match: (match.start, -match.coverage))
 
 
 def load_index(config: DecontaminateConfig) -> ItemIndex:

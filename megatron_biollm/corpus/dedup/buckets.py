@@ -47,7 +47,8 @@ class Buckets(MinhashDedupBuckets):
     A task's memory: about 50 bytes per document of the corpus, divided by the tasks per bucket.
     """
 
-    name = "🎯 near-duplicates 2: buckets"
+    type = "corpus"
+    name = "near-duplicates 2: buckets"
 
     def __init__(self, config: NearDuplicateConfig, folder: str | Path):
         """folder: where all stages of near-duplicate removal leave their files."""

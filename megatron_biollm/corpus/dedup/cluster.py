@@ -55,7 +55,8 @@ class Cluster:
 class Clusters(MinhashDedupCluster):
     """One task. Its memory: some 300 bytes per document that has a near-duplicate."""
 
-    name = "🎯 near-duplicates 3: clusters"
+    type = "corpus"
+    name = "near-duplicates 3: clusters"
 
     def __init__(self, config: NearDuplicateConfig, folder: str | Path):
         """folder: where all stages of near-duplicate removal leave their files."""

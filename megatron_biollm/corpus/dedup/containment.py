@@ -18,6 +18,7 @@ from megatron_biollm.corpus.dedup.sketches import (
     COUNT,
     SHARED,
     by_length,
+    count_path,
     read_sorted,
     shared_folder,
     shared_id,
@@ -42,7 +43,7 @@ SHOWN_CLUSTERS = 40
 class Shares(PipelineStep):
     """Stage 3, one task per shard: what share of each of its documents lies in a longer one."""
 
-    type = "🫂 - DEDUP"
+    type = "corpus"
     name = "containment 3: shares"
 
     def __init__(self, config: ContainmentConfig, folder: str | Path):
@@ -68,7 +69,7 @@ class Shares(PipelineStep):
 
     def _contained(self, tables: Tables, rank: int) -> np.ndarray:
         """`CONTAINED` for every pair with at least the share that counts."""
-        usable = map_rows(self.sketches / "counts" / f"{rank:05d}.bin", np.dtype("<u4")).astype(int)
+        usable = map_rows(count_path(self.sketches, rank), np.dtype("<u4")).astype(int)
         common = read_sorted(self.shared / "common", COUNT, rank)
         np.subtract.at(usable, common["document"] - tables.offsets[rank], common["count"])
         shared = read_sorted(self.shared / "shared", SHARED, rank)
@@ -86,7 +87,7 @@ class Shares(PipelineStep):
 class Contained(PipelineStep):
     """Stage 4, one task: which documents go. Its memory: 20 bytes per pair that counts."""
 
-    type = "🫂 - DEDUP"
+    type = "corpus"
     name = "containment 4: contained"
 
     def __init__(self, config: ContainmentConfig, folder: str | Path):

@@ -10,19 +10,20 @@ at all where a file is missing.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.base import PipelineStep
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.dedup.tables import (
     Tables,
-    digest,
     document_key,
     map_rows,
     read_records,
@@ -30,6 +31,7 @@ from megatron_biollm.corpus.dedup.tables import (
     whole_file,
     write_record,
 )
+from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.steps import SAMPLE_CHARACTERS, Drop, Flow, from_datatrove
 
 _NUMBER = np.dtype("<u4")
@@ -96,40 +98,27 @@ class RemoveListed(PipelineStep):
                 f"{self.name}: {world_size} tasks, but the decision in {self.folder} was made for "
                 f"{len(record['documents'])}; use as many tasks as for the signatures"
             )
-        keys, samples, drops = [], [], _drops(self.folder, rank)
+        keys, samples, drops = xxhash.xxh64(), [], _drops(self.folder, rank)
         clusters = _shown_clusters(self.folder, rank, set(record.get("shown", ())))
         for number, given in enumerate(data):
             document = from_datatrove(given)
-            keys.append(document_key(document.source, document.id))
+            keys.update(struct.pack("<Q", document_key(document.source, document.id)))
             self.flow.came[document.source] += 1
             if number in clusters:
-                samples.append(
-                    {
-                        "cluster": clusters[number],
-                        "source": document.source,
-                        "id": document.id,
-                        "kept": number not in drops,
-                        "detail": drops.get(number, ""),
-                        "text": document.text[:SAMPLE_CHARACTERS],
-                    }
-                )
+                samples.append(_sample(document, clusters[number], drops.get(number)))
             if number in drops:
                 self.stat_update("dropped", f"dropped_{self.reason}")
                 self.flow.drop(document, Drop(self.reason, drops[number]))
                 continue
             self.flow.keep(document)
             yield given
-        self._check(keys, record["documents"][rank], rank)
+        if keys.hexdigest() != record["documents"][rank]:
+            raise UserError(
+                f"{self.name}: the documents of shard {rank} are not those that the decision in "
+                f"{self.folder} was made on; remove that folder and run its stages again"
+            )
         with whole_file(self.folder / "samples" / f"{rank:06d}.jsonl") as file:
             file.write("".join(f"{json.dumps(sample)}\n" for sample in samples).encode())
-
-    def _check(self, keys: list[int], expected: str, rank: int) -> None:
-        if digest(np.array(keys, "<u8")) != expected:
-            raise UserError(
-                f"{self.name}: the {len(keys)} documents of shard {rank} are not those that the "
-                f"decision in {self.folder} was made on; remove that folder and run its stages "
-                "again"
-            )
 
 
 def read_samples(folder: str | Path) -> list[dict[str, Any]]:
@@ -146,6 +135,17 @@ def read_summary(folder: str | Path) -> dict[str, Any]:
         UserError: the decision was not made yet.
     """
     return read_records(Path(folder), "removals")[0]
+
+
+def _sample(document: Document, cluster: int, detail: str | None) -> dict[str, Any]:
+    return {
+        "cluster": cluster,
+        "source": document.source,
+        "id": document.id,
+        "kept": detail is None,
+        "detail": detail or "",
+        "text": document.text[:SAMPLE_CHARACTERS],
+    }
 
 
 def _of_task(tables: Tables, task: int, members: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -21,9 +21,10 @@ from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.utils.hashing import HashConfig
 
-from megatron_biollm.corpus.dedup.batches import batched
+from megatron_biollm.corpus.dedup.batches import batched, words_of
 from megatron_biollm.corpus.dedup.config import NearDuplicateConfig
-from megatron_biollm.corpus.dedup.shingles import hash_words, shingle
+from megatron_biollm.corpus.dedup.scratch import Scratch
+from megatron_biollm.corpus.dedup.shingles import shingle
 from megatron_biollm.corpus.dedup.tables import (
     Tables,
     TableWriter,
@@ -49,7 +50,8 @@ _HASH = np.dtype("<u4")
 class Signatures(MinhashDedupSignature):
     """One task per shard. Passes the documents on, so that they can be written in the same run."""
 
-    name = "🎯 near-duplicates 1: signatures"
+    type = "corpus"
+    name = "near-duplicates 1: signatures"
 
     def __init__(self, config: NearDuplicateConfig, folder: str | Path):
         """folder: where all stages of near-duplicate removal leave their files."""
@@ -63,60 +65,43 @@ class Signatures(MinhashDedupSignature):
         self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
         remove_record(self.folder, rank)
-        table = TableWriter(self.settings.preferred_sources)
-        signed = _Scratch(self.folder / "rows" / f".{rank:05d}.signatures.tmp")
-        with signed, whole_file(row_path(self.folder, rank)) as rows:
+        table = TableWriter(self.folder, rank, self.settings.preferred_sources)
+        unsorted = Scratch(self.folder / "scratch" / f"{rank:05d}", self.settings.num_buckets)
+        with table, unsorted, whole_file(row_path(self.folder, rank)) as rows:
             for batch in batched(data):
                 with self.track_time("batch"):
-                    documents = [from_datatrove(given) for given in batch]
-                    self._sign(documents, table, signed.file, rows)
+                    self._sign([from_datatrove(given) for given in batch], table, unsorted, rows)
                 yield from batch
-            signed.file.flush()
             with self.track_time("task"):
-                self._write_buckets(map_rows(signed.path, _HASH, SHINGLE_HASHES), rank, table)
-        counts = table.write(self.folder, rank)
-        write_record(self.folder, rank, world_size, settings=signature_id(self.settings), **counts)
+                self._write_buckets(unsorted, rank)
+        settings = signature_id(self.settings)
+        write_record(self.folder, rank, world_size, settings=settings, **table.summary())
 
     def _sign(
-        self, documents: list[Document], table: TableWriter, signed: BinaryIO, rows: BinaryIO
+        self, documents: list[Document], table: TableWriter, unsorted: Scratch, rows: BinaryIO
     ) -> None:
-        words = hash_words([document.text for document in documents])
+        words = words_of(documents)
         count = np.diff(words.offsets)
-        table.add(documents, count)
-        self.stat_update("total", value=len(documents))
-        # Nothing can be said of a text without a word: it meets no other.
-        self.stat_update("no_words", value=int((count == 0).sum()))
-        seed = self.settings.seed
+        seed, width = self.settings.seed, self.settings.hashes_per_bucket
         hashes = minhash(*shingle(words, self.settings.ngram), SHINGLE_HASHES, seed)
         of_words = minhash(*shingle(words, 1), WORD_HASHES, seed)
-        signed.write(hashes.tobytes())
         rows.write(one_byte_each(np.concatenate([hashes, of_words], axis=1)).tobytes())
-
-    def _write_buckets(self, signatures: np.ndarray, rank: int, table: TableWriter) -> None:
-        width = self.settings.hashes_per_bucket
-        with_words = np.flatnonzero(np.concatenate([[], *(r["words"] for r in table.rows)]) > 0)
+        # Nothing can be said of a text without a word: it meets no other.
+        with_words = np.flatnonzero(count)
+        records = np.empty((len(with_words), width + 1), _HASH)
+        records[:, width] = table.documents + with_words
         for bucket in range(self.settings.num_buckets):
-            records = np.empty((len(with_words), width + 1), _HASH)
-            records[:, :width] = signatures[with_words, bucket * width : (bucket + 1) * width]
-            records[:, width] = with_words
+            records[:, :width] = hashes[with_words, bucket * width : (bucket + 1) * width]
+            unsorted.add(bucket, records)
+        table.add(documents, count)
+        self.stat_update("total", value=len(documents))
+        self.stat_update("no_words", value=len(documents) - len(with_words))
+
+    def _write_buckets(self, unsorted: Scratch, rank: int) -> None:
+        for bucket in range(self.settings.num_buckets):
+            records = unsorted.take(bucket, _HASH).reshape(-1, self.settings.hashes_per_bucket + 1)
             with whole_file(signature_path(self.folder, bucket, rank)) as file:
                 file.write(records[np.lexsort(records.T[::-1])].tobytes())
-
-
-class _Scratch:
-    """A file that is gone when the work is done or broken off."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> _Scratch:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("wb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.path.unlink(missing_ok=True)
 
 
 def minhash(hashes: np.ndarray, offsets: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import xxhash
@@ -18,9 +19,10 @@ from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.base import PipelineStep
 
 from megatron_biollm.config import UserError
-from megatron_biollm.corpus.dedup.batches import batched
+from megatron_biollm.corpus.dedup.batches import batched, words_of
 from megatron_biollm.corpus.dedup.config import ContainmentConfig
-from megatron_biollm.corpus.dedup.shingles import hash_words, shingle
+from megatron_biollm.corpus.dedup.scratch import Scratch
+from megatron_biollm.corpus.dedup.shingles import shingle
 from megatron_biollm.corpus.dedup.tables import (
     Tables,
     TableWriter,
@@ -29,10 +31,15 @@ from megatron_biollm.corpus.dedup.tables import (
     whole_file,
     write_record,
 )
+from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.steps import from_datatrove
 
 # The finest division of stage 2, and so its largest number of tasks.
 SLICES = 4096
+
+# A shard is sorted in this many parts.
+_PART_BITS = 6
+_PARTS = 1 << _PART_BITS
 
 SHINGLE = np.dtype([("hash", "<u8"), ("document", "<u4")])
 SHARED = np.dtype([("short", "<i8"), ("long", "<i8"), ("count", "<u4")])
@@ -42,10 +49,10 @@ COUNT = np.dtype([("document", "<i8"), ("count", "<u4")])
 class Sketches(PipelineStep):
     """Stage 1, one task per shard. Passes the documents on.
 
-    A task's memory and its file: 12 / `modulus` bytes per word of the shard.
+    A task's file: 12 / `modulus` bytes per word of the shard; of this a part is in memory.
     """
 
-    type = "🫂 - DEDUP"
+    type = "corpus"
     name = "containment 1: sketches"
 
     def __init__(self, config: ContainmentConfig, folder: str | Path):
@@ -57,37 +64,47 @@ class Sketches(PipelineStep):
         self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
         remove_record(self.folder, rank)
-        table = TableWriter(self.settings.preferred_sources)
-        sampled = [np.empty(0, SHINGLE)]
-        for batch in batched(data):
-            with self.track_time("batch"):
-                documents = [from_datatrove(given) for given in batch]
-                words = hash_words([document.text for document in documents])
-                sampled.append(sample(*shingle(words, self.settings.ngram), self.settings.modulus))
-                sampled[-1]["document"] += sum(map(len, table.rows))
-                table.add(documents, np.diff(words.offsets))
-            yield from batch
-        counts = table.write(self.folder, rank)
-        self._write(np.concatenate(sampled), counts["documents"], rank)
-        write_record(self.folder, rank, world_size, settings=sketch_id(self.settings), **counts)
+        table = TableWriter(self.folder, rank, self.settings.preferred_sources)
+        unsorted = Scratch(self.folder / "scratch" / f"{rank:05d}", _PARTS)
+        with table, unsorted, whole_file(count_path(self.folder, rank)) as counts:
+            for batch in batched(data):
+                with self.track_time("batch"):
+                    documents = [from_datatrove(given) for given in batch]
+                    self._sample(documents, table, unsorted, counts)
+                yield from batch
+            with self.track_time("task"):
+                self._write(unsorted, rank)
+        settings = sketch_id(self.settings)
+        write_record(self.folder, rank, world_size, settings=settings, **table.summary())
 
-    def _write(self, sampled: np.ndarray, documents: int, rank: int) -> None:
-        order = np.lexsort((sampled["document"], sampled["hash"]))
-        own = np.bincount(sampled["document"], minlength=documents).astype("<u4")
-        edges = np.searchsorted(sampled["hash"][order] >> np.uint64(52), np.arange(SLICES + 1))
-        for path, values in (
-            (shingle_path(self.folder, rank), sampled[order]),
-            (self.folder / "slices" / f"{rank:05d}.bin", edges.astype("<i8")),
-            (self.folder / "counts" / f"{rank:05d}.bin", own),
-        ):
-            with whole_file(path) as file:
-                file.write(values.tobytes())
+    def _sample(
+        self, documents: list[Document], table: TableWriter, unsorted: Scratch, counts: BinaryIO
+    ) -> None:
+        words = words_of(documents)
+        sampled = sample(*shingle(words, self.settings.ngram), self.settings.modulus)
+        own = np.bincount(sampled["document"], minlength=len(documents))
+        counts.write(own.astype("<u4").tobytes())
+        sampled["document"] += table.documents
+        part = sampled["hash"] >> np.uint64(64 - _PART_BITS)
+        for number in np.unique(part):
+            unsorted.add(int(number), sampled[part == number])
+        table.add(documents, np.diff(words.offsets))
+
+    def _write(self, unsorted: Scratch, rank: int) -> None:
+        edges = np.zeros(SLICES + 1, "<i8")
+        with whole_file(shingle_path(self.folder, rank)) as file:
+            for part in range(_PARTS):
+                sampled = np.sort(unsorted.take(part, SHINGLE), order=("hash", "document"))
+                file.write(sampled.tobytes())
+                edges[1:] += np.bincount(sampled["hash"] >> np.uint64(52), minlength=SLICES)
+        with whole_file(self.folder / "slices" / f"{rank:05d}.bin") as file:
+            file.write(np.cumsum(edges).astype("<i8").tobytes())
 
 
 class SharedShingles(PipelineStep):
     """Stage 2, any number of tasks up to `SLICES`; their memory is the sketches divided by it."""
 
-    type = "🫂 - DEDUP"
+    type = "corpus"
     name = "containment 2: shared shingles"
 
     def __init__(self, config: ContainmentConfig, folder: str | Path):
@@ -145,7 +162,10 @@ class SharedShingles(PipelineStep):
 
 
 def sample(hashes: np.ndarray, offsets: np.ndarray, modulus: int) -> np.ndarray:
-    """The distinct shingles of each document whose hash is 0 modulo `modulus`, as `SHINGLE`s."""
+    """The distinct shingles of each document whose hash is 0 modulo `modulus`, as `SHINGLE`s.
+
+    A text without words has none: its shingle is 0.
+    """
     documents = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     chosen = (hashes % np.uint64(modulus) == 0) & (hashes != 0)
     sampled = np.empty(int(chosen.sum()), SHINGLE)
@@ -220,3 +240,7 @@ def shared_folder(folder: str | Path) -> Path:
 
 def shingle_path(folder: Path, rank: int) -> Path:
     return folder / "shingles" / f"{rank:05d}.bin"
+
+
+def count_path(folder: Path, rank: int) -> Path:
+    return folder / "counts" / f"{rank:05d}.bin"

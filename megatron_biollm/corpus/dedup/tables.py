@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,13 +89,25 @@ def document_key(source: str, id: str) -> int:
     return xxhash.xxh64_intdigest(f"{source}\0{id}".encode("utf-8", "surrogatepass"))
 
 
-@dataclass
 class TableWriter:
-    """Collects what later stages need to know of the documents of one task."""
+    """Writes what later stages need to know of the documents of one task, as they come.
 
-    preferred_sources: Sequence[str]
-    rows: list[np.ndarray] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    documents: how many there were so far.
+    """
+
+    def __init__(self, folder: Path, rank: int, preferred_sources: Sequence[str]):
+        self.paths = (_rows_path(folder, rank), _names_path(folder, rank))
+        self.preferred_sources = list(preferred_sources)
+        self.documents = 0
+        self.keys = xxhash.xxh64()
+
+    def __enter__(self) -> TableWriter:
+        self.files = ExitStack()
+        self.rows, self.names = (self.files.enter_context(whole_file(p)) for p in self.paths)
+        return self
+
+    def __exit__(self, *broken: Any) -> None:
+        self.files.__exit__(*broken)
 
     def add(self, documents: Sequence[Document], words: np.ndarray) -> None:
         """words: how many each document has."""
@@ -106,26 +118,18 @@ class TableWriter:
             row["source"] = self._place(document.source)
             row["retracted"] = bool(document.metadata.get("retracted"))
             row["version"] = _version(document.metadata.get("version"))
-            self.names.append(json.dumps([document.source, document.id]))
-        self.rows.append(rows)
+            self.names.write(f"{json.dumps([document.source, document.id])}\n".encode())
+        self.rows.write(rows.tobytes())
+        self.keys.update(np.ascontiguousarray(rows["key"]).tobytes())
+        self.documents += len(rows)
 
     def _place(self, source: str) -> int:
-        listed = list(self.preferred_sources)
+        listed = self.preferred_sources
         return listed.index(source) if source in listed else len(listed)
 
-    def write(self, folder: Path, rank: int) -> dict[str, Any]:
-        """Writes the task's table; returns its number of documents and their digest."""
-        rows = np.concatenate([*self.rows, np.empty(0, ROW)])
-        with whole_file(_rows_path(folder, rank)) as file:
-            file.write(rows.tobytes())
-        with whole_file(_names_path(folder, rank)) as file:
-            file.write("".join(f"{name}\n" for name in self.names).encode())
-        return {"documents": len(rows), "digest": digest(rows["key"])}
-
-
-def digest(keys: np.ndarray) -> str:
-    """Tells one sequence of documents from another."""
-    return xxhash.xxh64_hexdigest(np.ascontiguousarray(keys, "<u8").tobytes())
+    def summary(self) -> dict[str, Any]:
+        """For the task's record: how many documents, and what tells them from others."""
+        return {"documents": self.documents, "digest": self.keys.hexdigest()}
 
 
 @dataclass(frozen=True)
