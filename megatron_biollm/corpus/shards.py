@@ -27,6 +27,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.profile import Profile
 from megatron_biollm.corpus.steps import from_datatrove, to_datatrove
+from megatron_biollm.corpus.withhold import withhold_dropped
 
 _LEVEL = 3
 
@@ -115,7 +116,8 @@ class WriteShard(PipelineStep):
                 shard.write(from_datatrove(given))
                 yield given
             flows = [step.flow.to_dict() for step in self.counted]
-            shard.commit({"flows": flows, **self.extra()})
+            # Also these files are looked at, and kept for longer than anybody thinks of them.
+            shard.commit({"flows": withhold_dropped(flows), **self.extra()})
 
 
 class WriteSources(PipelineStep):

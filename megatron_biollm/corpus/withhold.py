@@ -39,6 +39,19 @@ def withhold(report: dict[str, Any], private: Collection[str] = PRIVATE) -> dict
     return {**report, "profiles": profiles, "clusters": clusters}
 
 
+def withhold_dropped(
+    flows: list[dict[str, Any]], private: Collection[str] = PRIVATE
+) -> list[dict[str, Any]]:
+    """The flows of one pipeline without a word of private documents that its de-identification,
+    or a step before it, dropped; as they are where it has no such step."""
+    names = [flow["name"] for flow in flows]
+    last = names.index(DEIDENTIFY) if DEIDENTIFY in names else -1
+    return [
+        {**flow, "samples": _blank(flow["samples"], private)} if number <= last else flow
+        for number, flow in enumerate(flows)
+    ]
+
+
 def _makes_safe(flow: dict[str, Any], private: Collection[str]) -> bool:
     """Whether a step is the de-identification and all private documents were among its notes."""
     came = sum(flow["came"].get(source, 0) for source in private)

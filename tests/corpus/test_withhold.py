@@ -1,6 +1,6 @@
 import json
 
-from megatron_biollm.corpus.withhold import withhold
+from megatron_biollm.corpus.withhold import withhold, withhold_dropped
 
 NAME = "John Doe"
 
@@ -49,3 +49,9 @@ def test_kept_notes_are_shown_only_where_they_were_de_identified():
         shown = withhold(report(*flows))
         assert NAME not in json.dumps([shown["profiles"], shown["clusters"]])
         assert leaks({f["name"]: f for f in shown["flows"]}) == []
+
+
+def test_one_pipeline_withholds_what_it_dropped_up_to_its_de_identification():
+    flows = withhold_dropped([flow("language"), DEIDENTIFY, flow("identity")])
+    assert leaks({f["name"]: f for f in flows}) == ["identity"]
+    assert leaks({f["name"]: f for f in withhold_dropped([flow("identity")])}) == ["identity"]
