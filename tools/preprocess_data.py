@@ -28,9 +28,13 @@ def parse_args() -> argparse.Namespace:
     add("--input", required=True, help="JSON lines (.gz, .zst too) or Parquet; or a pattern")
     add("--json-keys", nargs="+", default=["text"], help="keys (columns) that hold the text")
     add("--skip-bad-lines", action="store_true", help="leave out, name and count")
-    add("--split-sentences", action="store_true", help="a sequence per sentence, not per document")
-    add("--keep-newlines", action="store_true", help="with --split-sentences: line ends stay")
-    add("--lang", default="english", help="language of --split-sentences")
+    add("--split-sentences", action="store_true", help="a sequence per sentence, by nltk's Punkt")
+    add("--keep-newlines", action="store_true", help="white space after a sentence stays")
+    add(
+        "--lang",
+        default="biomedical",
+        help="Punkt's parameters: ours, or english and so on of nltk",
+    )
     tokens = parser.add_argument_group("tokenization")
     add = tokens.add_argument
     add("--tokenizer-type", required=True, help="HuggingFaceTokenizer, SentencePieceTokenizer, ...")

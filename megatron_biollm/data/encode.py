@@ -13,6 +13,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.data.fast_encode import TextEncoder, narrow
 from megatron_biollm.data.lines import Shard, count_lines_before, read_lines, read_rows
 from megatron_biollm.data.long_text import LONG_BYTES, LongText, loads_long
+from megatron_biollm.tokenizer.sentences import BIOMEDICAL
 
 LITERALS = ("as-tokenizer", "text", "refuse")
 DTYPES = {"auto": None, "uint16": "<u2", "int32": "<i4"}
@@ -35,7 +36,7 @@ class EncodeOptions:
     append_eod: bool = False
     split_sentences: bool = False
     keep_newlines: bool = False
-    lang: str = "english"
+    lang: str = BIOMEDICAL
     workers: int = 1
     partitions: int = 1
     keep_sequential_samples: bool = False
@@ -52,6 +53,8 @@ class EncodeOptions:
             raise UserError(
                 f"--json-keys is {' '.join(self.json_keys) or 'empty'}; name each key once"
             )
+        if self.keep_newlines and not self.split_sentences:
+            raise UserError("--keep-newlines is given without --split-sentences; give both or none")
         for name, known in (("literal_control_tokens", LITERALS), ("dtype", tuple(DTYPES))):
             if getattr(self, name) not in known:
                 flag = f"--{name.replace('_', '-')}"

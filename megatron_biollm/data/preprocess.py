@@ -27,6 +27,7 @@ from megatron_biollm.data.merge_shards import CorpusReport, Merger
 from megatron_biollm.data.shards import Seal, WorkFolder, file_identity, write_shard
 from megatron_biollm.data.workers import ordered_map
 from megatron_biollm.log import get_logger
+from megatron_biollm.tokenizer.sentences import SentenceSplitter, biomedical_parameters
 from megatron_biollm.tokenizer.tokenizer import Tokenizer
 
 _SAMPLE_EVERY = 64  # shards between two whose ids are compared with the tokenizer's own
@@ -92,7 +93,10 @@ class ShardEncoder:
     def __init__(self, options: EncodeOptions, plan: EncoderPlan, dtype: str, folder: WorkFolder):
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process per core is busy already
         self.folder = folder
-        self.encode = BatchEncoder(TextEncoder(plan, dtype), options, dtype)
+        split = None
+        if options.split_sentences:
+            split = SentenceSplitter(options.lang, options.keep_newlines).load()
+        self.encode = BatchEncoder(TextEncoder(plan, dtype), options, dtype, split)
 
     def __call__(self, task: Task) -> Seal:
         if task.finished:
@@ -141,6 +145,7 @@ def _identity(
     return {
         **{name: value for name, value in asked.items() if name not in _NOT_IN_SHARDS},
         "streams": options.streams,
+        "sentences": biomedical_parameters() if options.split_sentences else None,
         "tokenizer": tokenizer_sha256,
         "special_ids": [plan.prefix, plan.suffix, plan.eod],
         "dtype": dtype.str,

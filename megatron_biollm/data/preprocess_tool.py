@@ -76,11 +76,6 @@ def _chosen(args: argparse.Namespace, cls: type) -> dict[str, Any]:
 
 
 def _refuse_unsupported(args: argparse.Namespace) -> None:
-    if args.split_sentences or args.keep_newlines:
-        raise UserError(
-            "--split-sentences and --keep-newlines are not supported: decoder models are trained "
-            "on whole documents; leave the flags out, or give each text as a JSON list of sentences"
-        )
     if args.find_optimal_num_workers:
         raise UserError(
             "--find-optimal-num-workers is not supported; leave it out and give --workers, up to "

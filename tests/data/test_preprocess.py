@@ -15,6 +15,7 @@ from megatron_biollm.data.preprocess import preprocess
 from megatron_biollm.data.sidecar import read_sidecar
 from megatron_biollm.data.verify import verify_prefix
 from megatron_biollm.tokenizer.manifest import TokenizerManifest
+from megatron_biollm.tokenizer.sentences import load_punkt
 from megatron_biollm.tokenizer.tokenizer import build_tokenizer
 
 TOOL = Path(__file__).parents[2] / "tools" / "preprocess_data.py"
@@ -102,6 +103,36 @@ def test_the_bytes_are_megatrons_on_real_abstracts(tmp_path, spelled_out, huggin
     run(source, tmp_path / "out", hugging_face_model)
     documents = expected(texts, build_tokenizer(hugging_face_model))
     assert read_both(tmp_path / "out") == spelled_out(documents)
+
+
+@pytest.mark.parametrize("keep_newlines", [False, True])
+def test_split_sentences_are_sequences_of_one_document(
+    tmp_path, spelled_out, sentencepiece_model, keep_newlines
+):
+    texts = ["Given i.v. at first.\nThen p.o. for a week.", "", "One."]
+    options = {"split_sentences": True, "keep_newlines": keep_newlines}
+    source = write_lines(tmp_path / "in.jsonl", texts)
+    report = run(source, tmp_path / "out", sentencepiece_model, **options)[0]
+    assert report.prefix.endswith("out_text_sentence") and report.sequences == 3
+    split = megatrons_splitter(keep_newlines)
+    documents = expected([split(text) for text in texts], build_tokenizer(sentencepiece_model))
+    written = tuple(Path(f"{report.prefix}.{end}").read_bytes() for end in ("bin", "idx"))
+    assert written == spelled_out(documents)
+
+
+def megatrons_splitter(keep_newlines):
+    """As Megatron-LM's script makes its splitter from Punkt's parameters."""
+    from nltk.tokenize.punkt import PunktLanguageVars, PunktSentenceTokenizer
+
+    class KeepNewlines(PunktLanguageVars):
+        _period_context_fmt = (
+            r"\S*%(SentEndChars)s\s*(?=(?P<after_tok>%(NonWord)s|(?P<next_tok>\S+)))"
+        )
+
+    punkt = load_punkt()
+    if keep_newlines:
+        punkt = PunktSentenceTokenizer(train_text=punkt._params, lang_vars=KeepNewlines())
+    return punkt.tokenize
 
 
 def test_several_files_follow_one_another_by_name(tmp_path, spelled_out, sentencepiece_model):
@@ -203,7 +234,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, sentencepiece_model):
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        (["--split-sentences"], "--split-sentences"),
+        (["--keep-newlines"], "--keep-newlines is given without"),
         (["--vocab-size", "32000"], "--vocab-size is 32000"),
         (["--input", "nowhere.jsonl"], "nowhere.jsonl names no file"),
     ],
