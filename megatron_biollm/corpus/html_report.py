@@ -139,7 +139,11 @@ def count_tokens(output: Path) -> tuple[dict[str, int], set[str]]:
 def _flow_values(
     report: Mapping[str, Any], manifest: Mapping[str, Any], names: list[str]
 ) -> dict[str, Any]:
-    funnel = [{"source": source, "stages": flow.stages(report, source)} for source in names]
+    ways = {source: flow.stages(report, source) for source in names}
+    funnel = [
+        {"source": source, "stages": stages, "idle": flow.without_effect(stages)}
+        for source, stages in ways.items()
+    ]
     totals = {
         name: sum(counts[name] for counts in manifest["sources"].values())
         for name in ("documents", "characters", "bytes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # The name of the step (`Deidentifier.name`) after which a note may be shown.
@@ -19,7 +19,7 @@ def withhold(report: dict[str, Any], private: Collection[str] = PRIVATE) -> dict
         report: as `Seal` makes it: "flows" in the order of the steps, "profiles", "clusters".
         private: sources of which nothing may be shown as it was read.
     """
-    steps = [_makes_safe(flow, private) for flow in report["flows"]]
+    steps = [makes_safe(flow, private) for flow in report["flows"]]
     safe_after = steps.index(True) if True in steps else len(steps)
     flows = [
         flow if number > safe_after else {**flow, "samples": _blank(flow["samples"], private)}
@@ -52,7 +52,7 @@ def withhold_dropped(
     ]
 
 
-def _makes_safe(flow: dict[str, Any], private: Collection[str]) -> bool:
+def makes_safe(flow: Mapping[str, Any], private: Collection[str] = PRIVATE) -> bool:
     """Whether a step is the de-identification and all private documents were among its notes."""
     came = sum(flow["came"].get(source, 0) for source in private)
     return flow["name"] == DEIDENTIFY and flow["tally"].get("notes", 0) >= came

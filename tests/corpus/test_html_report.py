@@ -90,6 +90,12 @@ def test_the_funnel_begins_with_all_records_and_ends_with_the_documents(page):
     assert "no text 11" in text and "broken file 9" in text and "not english 3" in text
 
 
+def test_steps_that_did_nothing_to_a_source_take_no_line_of_its_funnel(page):
+    text = Page(page).text
+    assert "Without effect on pubmed: deidentify." in text
+    assert "identity 117 83.57%" in text
+
+
 def test_the_word_de_identified_stands_beside_its_measured_recall(page):
     text = Page(page).text
     assert "De-identified with a measured recall of 95.1% and a precision of 97.8%" in text
@@ -103,6 +109,16 @@ def test_notes_without_measured_or_without_any_de_identification_raise_an_alarm(
     report["flows"] = [flow for flow in report["flows"] if flow["name"] != "deidentify"]
     page = render(report, made_manifest(), measured=MEASURED)
     assert "did not pass the de-identification" in page and "95.1%" not in page
+
+
+def test_a_corpus_without_notes_says_nothing_of_de_identification():
+    report, manifest = made_report(), made_manifest()
+    for flow in report["flows"]:
+        del flow["came"]["clinical_notes"], flow["left"]["clinical_notes"]
+        flow["tally"] = {}
+    del manifest["sources"]["clinical_notes"], report["profiles"]["clinical_notes"]
+    page = render(report, manifest, measured=MEASURED)
+    assert "e-identif" not in Page(page).text
 
 
 def test_unique_tokens_and_repeated_ones_are_told_apart():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 # What a page can show; all are counted, and all are in report.json.
@@ -30,6 +31,16 @@ def stages(report: Report, source: str) -> list[dict[str, Any]]:
     for stage in found:
         stage["share"] = stage["left"] / records if records else 0.0
     return found
+
+
+def without_effect(found: list[dict[str, Any]]) -> set[str]:
+    """Names of the `stages` that neither dropped a document of the source nor changed its text;
+    the first and the last stage are never among them."""
+    return {
+        stage["name"]
+        for before, stage in pairwise(found[:-1])
+        if not stage["lost"] and stage["characters"] == before["characters"]
+    }
 
 
 def sources_met(report: Report, manifest: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from megatron_biollm.corpus.withhold import DEIDENTIFY, PRIVATE
+from megatron_biollm.corpus.withhold import DEIDENTIFY, PRIVATE, makes_safe
 
 # Labels of the measured set (Presidio's) for each kind of identifier.
 _LABELS = {
@@ -32,26 +32,28 @@ def identifiers(
     """What the de-identification did; None for a corpus without notes.
 
     Returns:
-        ran: whether the step was part of the run. kinds: by kind, how many were replaced and the
-        recall and precision measured for it. residuals: what the audit still found, by kind.
-        notes, notes_with_residuals, dropped. measured: its totals, None where nothing was measured.
+        ran: whether all notes went through it. kinds: by kind, how many were replaced and the
+        recall and precision measured for it. precisions: whether any is known. residuals: what the
+        audit still found, by kind. notes, notes_with_residuals, dropped. measured: its totals, None
+        where nothing was measured.
     """
-    notes = any(source in flow["came"] for flow in report["flows"] for source in PRIVATE)
     flow = next((flow for flow in report["flows"] if flow["name"] == DEIDENTIFY), None)
-    if flow is None and not notes and not any(s in manifest["sources"] for s in PRIVATE):
-        return None
     tally = flow["tally"] if flow else {}
+    met = {source for flow in report["flows"] for source in flow["came"]} | set(manifest["sources"])
+    if not met & set(PRIVATE) and not tally.get("notes"):
+        return None
     replaced = _begin(tally, "replaced_")
+    kinds = [
+        {"kind": kind, "count": count, **_rates(kind, measured)} for kind, count in replaced.items()
+    ]
     return {
-        "ran": flow is not None,
+        "ran": flow is not None and makes_safe(flow),
         "notes": tally.get("notes", 0),
         "notes_with_residuals": tally.get("notes_with_residuals", 0),
         "dropped": _begin(tally, "dropped_"),
         "residuals": _begin(tally, "residual_"),
-        "kinds": [
-            {"kind": kind, "count": count, **_rates(kind, measured)}
-            for kind, count in sorted(replaced.items(), key=lambda item: -item[1])
-        ],
+        "kinds": kinds,
+        "precisions": any(kind["precision"] is not None for kind in kinds),
         "measured": _totals(measured),
     }
 
