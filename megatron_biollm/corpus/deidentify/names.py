@@ -15,6 +15,8 @@ from megatron_biollm.corpus.deidentify.patterns import positions
 from megatron_biollm.corpus.deidentify.spans import Span
 from megatron_biollm.corpus.deidentify.vocabulary import (
     AFTER_TITLE_NO_NAME,
+    CLINICAL,
+    CLINICAL_ENDS,
     FUNCTION_WORDS,
     HEADERS,
     INTRODUCTIONS,
@@ -82,6 +84,12 @@ _DEGREE = re.compile(
 _SIGNED = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[A-Z][\w'’-]{0,30}\.?[ ]){1,3}[A-Z][\w'’-]{1,30}),?[ ]{1,2}\Z"
 )
+# What only persons do.
+_PERSON_VERB = re.compile(
+    r"(?:['’]s (?:mother|father|wife|husband|son|daughter|sister|brother|car|house)"
+    r"| (?:said|says|asked|told|called|lives|lived|works|worked|went|came|wants|thinks|shouted"
+    r"|is a (?:very )?[a-z]+ (?:person|man|woman|friend)|is (?:very |my |originally|from)|and I\b))"
+)
 _LOWER_WORD = re.compile(r"(?<![\w'’-])[a-z]{3,30}(?![\w-])")
 _LOWER_FOREIGN = re.compile(r"(?<![\w'’-])(?=[a-z]{0,20}[^\x00-\x7f])[a-zß-ÿĀ-ɏΆ-ώ]{4,30}(?![\w-])")
 _NEXT_WORD = re.compile(r"\s(?:[a-z]\.?\s)?([^\W\d_]{3,30})")
@@ -109,7 +117,11 @@ class NameDetector:
     def _runs(self, text: str, tokens: Iterable[Token]) -> Iterator[list[Token]]:
         """Runs of words that may belong to one name: spaces or an initial between them."""
         run: list[Token] = []
+        last: Token | None = None
         for token in tokens:
+            if not run and last and self._is_first_name(text, last, token):
+                run.append(last)
+            last = token
             joined = run and _joined(text, run[-1], token)
             if joined and token.code == COMMON and self._is_surname(run[-1], token):
                 run.append(token)
@@ -122,9 +134,18 @@ class NameDetector:
         if run:
             yield run
 
+    def _is_first_name(self, text: str, word: Token, name: Token) -> bool:
+        """A common word within a sentence, before a name: "by Quarto Angelo"."""
+        if word.code != COMMON or name.code not in (NAME, UNKNOWN) or not word.text.istitle():
+            return False
+        within = text[max(0, word.start - 2) : max(0, word.start - 1)].islower()
+        plain = word.low not in CLINICAL and word.low not in FUNCTION_WORDS
+        safe = self.lexicon.is_safe(word.low) or word.low.endswith(CLINICAL_ENDS)
+        return within and plain and not safe and _joined(text, word, name)
+
     def _is_surname(self, first: Token, word: Token) -> bool:
         """A common word behind a first name: "Rebecca Hides", "Jeremy Hartmann"."""
-        is_first = first.code == NAME and first.low in self.lexicon.first
+        is_first = first.code == NAME and first.text.istitle()
         return (
             is_first
             and word.text.istitle()
@@ -178,7 +199,10 @@ class NameDetector:
         ):
             return False
         before, after = text[max(0, first.start - 2) : first.start], text[first.end : first.end + 2]
-        within = before[-1:] == " " and before[:1].islower()
+        if _PERSON_VERB.match(text, first.end) and first.text.istitle():
+            return True
+        listed = before == ", " and text[max(0, first.start - 3) : first.start - 2].islower()
+        within = listed or (before[-1:] == " " and before[:1].islower())
         return within and not after[1:2].isupper() and not first.text.isupper()
 
     def _titled(self, text: str) -> Iterator[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from megatron_biollm.corpus.deidentify.lexicon import Lexicon
@@ -31,6 +32,13 @@ from megatron_biollm.corpus.deidentify.words import (
 )
 
 _JOINS = (" ", " of ", " and ", " & ", ", ", "-", " the ", " of the ", ". ")
+# What a company does, behind a phrase that begins a sentence.
+_GOES_ON = re.compile(
+    r"['’]s [a-z]|\n[^\w\n]{0,8}\d{1,6} |(?:['’]s)? (?:is|was|has|had|announced|announces|said"
+    r"|says|will|hired|sells|makes|made|bought|offers|employs|plans|and its|based"
+    r"|songwriter|ceo|CEO|chief|founder|employee|store|stock|office)\b"
+)
+_SINGLE_CUES = frozenset(("at", "from", "by", "for", "of", "with", "contact", "join", "joined"))
 _LONGEST = 6  # words of a name before "Hospital"
 
 
@@ -46,9 +54,9 @@ class OrganisationDetector:
         for index, token in enumerate(tokens):
             if _bare(token) in FACILITIES:
                 spans += self._facility(text, tokens, index)
-            if text[token.start - 1 : token.start] == " " and token.code != PERMITTED:
+            if text[max(0, token.start - 1) : token.start] == " " and token.code != PERMITTED:
                 spans += self._employer(text, tokens, index)
-                spans += self._phrase(text, tokens, index)
+            spans += self._phrase(text, tokens, index)
         return spans
 
     def _facility(self, text: str, tokens: list[Token], index: int) -> Iterator[Span]:
@@ -92,7 +100,7 @@ class OrganisationDetector:
     def _phrase(self, text: str, tokens: list[Token], index: int) -> Iterator[Span]:
         """Common words with capitals within a sentence, none of them clinical: "Credit Karma"."""
         first = tokens[index]
-        if not text[first.start - 2 : first.start - 1].islower() or not self._is_phrase_word(first):
+        if not self._is_phrase_word(first):
             return
         last = index
         while (
@@ -103,14 +111,21 @@ class OrganisationDetector:
             if not self._is_phrase_word(tokens[last + 1]):
                 return
             last += 1
-        alone = words_before(text, first.start)[-1] in ("at", "from") and first.code == COMMON
+        within = text[max(0, first.start - 2) : max(0, first.start - 1)].islower()
+        above = text[tokens[last].end - 2 : tokens[last].end] in ("'s", "’s")
+        goes_on = _GOES_ON.match(text, tokens[last].end - (2 if above else 0))
+        if not within and not (goes_on and (last > index or goes_on[0][0] == "\n")):
+            return
+        alone = words_before(text, first.start)[-1] in _SINGLE_CUES and first.code == COMMON
+        alone = alone or (not within and goes_on)
         if last > index or alone:
             yield Span(first.start, tokens[last].end, "organisation", "phrase", 11)
 
     def _is_phrase_word(self, token: Token) -> bool:
         low = _bare(token)
         clinical = low in CLINICAL or self.lexicon.is_safe(low) or low.endswith(CLINICAL_ENDS)
-        plain = token.code in (COMMON, EITHER) and token.text.istitle() and token.text.isalpha()
+        bare = token.text.removesuffix("'s").removesuffix("’s")
+        plain = token.code in (COMMON, EITHER) and bare.istitle() and bare.isalpha()
         return plain and not clinical and low not in FUNCTION_WORDS and low in self.lexicon.words
 
 

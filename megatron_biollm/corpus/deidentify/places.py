@@ -15,6 +15,7 @@ from megatron_biollm.corpus.deidentify.patterns import chunks, literal
 from megatron_biollm.corpus.deidentify.spans import Span
 from megatron_biollm.corpus.deidentify.streets import NO_PLACE_NUMBER, word_before
 from megatron_biollm.corpus.deidentify.vocabulary import (
+    CLINICAL,
     FUNCTION_WORDS,
     NO_RESIDENCE,
     RESIDENCE,
@@ -24,6 +25,7 @@ from megatron_biollm.corpus.deidentify.vocabulary import (
 )
 from megatron_biollm.corpus.deidentify.words import (
     ACRONYM,
+    COMMON,
     DEVICE_NOUN,
     NAME,
     PERMITTED,
@@ -44,6 +46,10 @@ _ZIP_CUE = re.compile(
 _POSTCODE = re.compile(
     r"[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}(?!\w)"
     r"|[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z] \d[ABCEGHJ-NPRSTV-Z]\d(?!\w)"
+)
+_NUMBER_BEHIND = re.compile(
+    r"(?: \([^\W\d_]{3,12}\))?,?\s{1,2}(?!(?:19|20)\d\d\b)"
+    r"(?P<number>\d{4,6}(?:-\d{3,4})?)(?![\w]|[.,]\d)"
 )
 _TUMOUR_STAGE = re.compile(r"T\d[A-Z] \dM")
 _PARTICLE_NEXT = re.compile(
@@ -99,6 +105,8 @@ class PlaceDetector:
             listed = _bare(token) in self.lexicon.places
             if token.code in (UNKNOWN, NAME) or listed:
                 yield from self._long_town(text, tokens, index)
+            if token.code == PERMITTED or listed:
+                yield from _postcode_behind(text, token)
             if token.code != PERMITTED and listed:
                 yield from self._listed_town(text, tokens, index)
 
@@ -180,6 +188,13 @@ def _postcodes(text: str) -> Iterator[Span]:
             yield Span(*match.span(), "zip", "postcode", 55)
 
 
+def _postcode_behind(text: str, token: Token) -> Iterator[Span]:
+    """A number behind a country or a town: "Denmark 2100"."""
+    number = _NUMBER_BEHIND.match(text, token.end)
+    if number and not NO_PLACE_NUMBER.match(text, number.end()) and token.code != COMMON:
+        yield Span(*number.span("number"), "zip", "postcode", 30)
+
+
 def _follows_word(text: str, match: re.Match[str]) -> bool:
     return text[max(0, match.start() - 1) : match.start()].isalnum()
 
@@ -207,8 +222,9 @@ def _cued_town(text: str, token: Token) -> bool:
     following = text[token.end : token.end + 2]
     if (following[:1] == " " and following[1:].isupper()) or not token.text.istitle():
         return False
-    cue = words_before(text, token.start)[-1]
-    return cue in ("from", "near") and token.low not in NO_RESIDENCE
+    if token.low in NO_RESIDENCE or token.low in CLINICAL or token.low in FUNCTION_WORDS:
+        return False
+    return words_before(text, token.start)[-1] in ("from", "near", "in", "to", "love", "visit")
 
 
 def _matches(text: str, tokens: list[Token], index: int, words: tuple[str, ...]) -> bool:

@@ -35,7 +35,7 @@ _HOUSE_NUMBER = re.compile(
     r"(?<![\w.,/#-])\d{1,6}[A-Za-z]?(?:[-/]\d{1,5})?[ \t]{1,2}(?:[\w'’.-]{1,30}[ \t]{1,2}){0,4}\Z"
 )
 _UNIT = re.compile(
-    r"(?<!\w)(?:flat|studio|p\.?\s?o\.?\s?box|post\s?box|post\soffice\sbox|psc|cmr|box|apt"
+    r"(?:(?<!\w)|(?<==20))(?:flat|studio|p\.?\s?o\.?\s?box|post\s?box|post\soffice\sbox|psc|cmr|box|apt"
     r"|apartment|suite|ste|unit)\.?[\s#]{1,3}\Z",
     re.IGNORECASE,
 )
@@ -44,6 +44,7 @@ _CORNER = re.compile(
     r"corner\sof\s(?P<a>[^\n,;]{3,60}?)\sand\s(?P<b>[^\n,;.?!]{3,60}?)"
     r"(?=[\n,.;?!]|\s(?:after|at|in|on|before|is|was)\s|$)"
 )
+_CORNER_NUMBER = re.compile(r"(?<!\w)(?P<number>\d{1,6}) (?:the )?\Z")
 _FOREIGN_REST = re.compile(
     r"(?:[ ](?:delle|della|dei|del|des|du|de|les|la|le|dos|do|das|da|di)(?=[ ]))*"
     r"(?:[ ][ld]['’]|[ ])(?P<word>[^\W\d_][\w'’.-]{1,30})"
@@ -65,11 +66,16 @@ NO_PLACE_NUMBER = re.compile(
     r"|joules|watts|contrast|tablets?|tabs?|capsules?|puffs?|drops?)",
     re.IGNORECASE,
 )
-_YEAR = re.compile(r"(?:19|20)\d{2}")
+_YEAR = re.compile(r"(?:19\d|20[0-4])\d(?!\d)")
 _LOWER_STREET = re.compile(
     r"\d{1,6} (?P<name>[^\W\d_][\w'’-]{1,25}(?: [^\W\d_][\w'’-]{1,25})?) "
     r"(?:street|avenue|ave|blvd|boulevard|road|rd|st|lane|drive)\b"
 )
+# In a text without capitals only these tell a street.
+_LOWER_STREETS = frozenset(
+    ("street", "st", "avenue", "ave", "road", "rd", "boulevard", "blvd", "drive", "lane", "court",
+     "crescent", "close", "terrace", "place", "square", "highway", "parkway", "trail", "grove")
+)  # fmt: skip
 _LOWER_BESIDE = re.compile(r" (?P<word>[^\W\d_]{4,30})(?![\w'’-])")
 _LOWER_BEFORE = re.compile(r"(?<![\w'’-])(?P<word>[^\W\d_]{4,30}) \Z")
 
@@ -92,7 +98,7 @@ class StreetDetector:
     def _units(self, text: str) -> Iterator[Span]:
         """Numbers behind "Apt." or "PO Box"; post of the armed forces."""
         for start, end in chunks(text):
-            if text[start - 1 : start] in (" ", "#") and word_before(text, start) in UNITS:
+            if text[start - 1 : start] in (" ", "#") and _is_unit(word_before(text, start)):
                 unit = _UNIT.search(text, max(0, start - 18), start)
                 if unit:
                     yield self.grow(text, unit.start(), end, "unit")
@@ -102,6 +108,9 @@ class StreetDetector:
 
     def _corners(self, text: str) -> Iterator[Span]:
         for match in literal(text, "corner of", _CORNER):
+            number = _CORNER_NUMBER.search(text, max(0, match.start() - 12), match.start())
+            if number:
+                yield Span(*number.span("number"), "location", "corner", 55)
             for part in "ab":
                 codes = {self.coder.code(w) for w in WORD.findall(match[part])}
                 if codes & {UNKNOWN, NAME} or any(c.isdigit() for c in match[part]):
@@ -116,13 +125,23 @@ class StreetDetector:
             if token.low.rstrip(".") not in STREETS:
                 continue
             number = _HOUSE_NUMBER.search(text, max(0, token.start - 70), token.start)
-            if number and self._is_street(number[0]) and not DEVICE_NOUN.match(text, token.end):
+            lower = token.low in _LOWER_STREETS and text.islower()
+            if (
+                number
+                and self._is_street(number[0], lower)
+                and not DEVICE_NOUN.match(text, token.end)
+            ):
                 yield self.grow(text, number.start(), token.end, "street")
             elif index and self._is_named(text, tokens[index - 1], token):
                 yield self.grow(text, tokens[index - 1].start, token.end, "named_street")
 
-    def _is_street(self, number: str) -> bool:
-        return not any(w.islower() and w in self.lexicon.words for w in WORD.findall(number))
+    def _is_street(self, number: str, lower: bool) -> bool:
+        """No word of a sentence between the number and the street."""
+        words = WORD.findall(number)
+        if lower:
+            plain = not any(w in FUNCTION_WORDS or w in ("block", "blocks", "miles") for w in words)
+            return plain and len(words) < 3
+        return not any(w.islower() and w in self.lexicon.words for w in words)
 
     def _is_named(self, text: str, name: Token, street: Token) -> bool:
         beside = 1 <= street.start - name.end <= 2 and "\n" not in text[name.end : street.start]
@@ -149,7 +168,18 @@ class StreetDetector:
             return
         word = text[start:end]
         # "ul" and "al" begin a street only as "ul." and "al.".
-        if len(word) < 4 and text[end] != "." and word.lower() not in ("via", "rue", "rua", "c/"):
+        if (
+            len(word) < 4
+            and text[end] != "."
+            and word.lower()
+            not in (
+                "via",
+                "rue",
+                "rua",
+                "c/",
+                "av",
+            )
+        ):
             return
         rest = _FOREIGN_REST.match(text, end + (text[end] == "."))
         if rest is None or not self._is_foreign(text, start, word, rest):
@@ -222,6 +252,10 @@ class StreetDetector:
                 yield self.grow(text, start, after.end(), "lower_case")
             if before and self.coder.code(before["word"]) == UNKNOWN:
                 yield self.grow(text, before.start(), end, "lower_case")
+
+
+def _is_unit(word: str) -> bool:
+    return word in UNITS or word.removeprefix("=20") in UNITS
 
 
 def word_before(text: str, start: int) -> str:

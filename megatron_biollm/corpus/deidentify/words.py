@@ -20,7 +20,8 @@ from megatron_biollm.corpus.deidentify.vocabulary import (
 WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+){0,4}(?:\d{2,4}(?![\d\w]))?")
 # The same, only those that do not begin with an ASCII lower-case letter.
 CAPITALISED = re.compile(
-    r"(?<![^\W_])(?:[dl]['’])?[^\W\d_a-z][^\W\d_]*(?:['’\-][^\W\d_]+){0,4}(?:\d{2,4}(?![\d\w]))?"
+    # "=20" is a space of mail that nobody decoded.
+    r"(?:(?<![^\W_])|(?<==20))(?:[dl]['’])?[^\W\d_a-z][^\W\d_]*(?:['’\-][^\W\d_]+){0,4}(?:\d{2,4}(?![\d\w]))?"
 )
 
 # A device, a procedure, a disease behind the name of its inventor.
