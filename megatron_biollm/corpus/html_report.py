@@ -51,7 +51,7 @@ def write_report(
         UserError: manifest.json or report.json is missing, so the corpus is not complete.
     """
     report, manifest = _read(output / REPORT), _read(output / MANIFEST)
-    tokens, tokenizers = count_tokens(output)
+    tokens, tokenizers = count_tokens(output, manifest["shards"])
     path = output / PAGE
     write_html(
         report,
@@ -124,14 +124,23 @@ def render(
     return _CONTROL.sub("\ufffd", _template().render(values))
 
 
-def count_tokens(output: Path) -> tuple[dict[str, int], set[str]]:
-    """Tokens by source, and names of the tokenizers, from the sidecars below OUTPUT/encoded/."""
+def count_tokens(
+    output: Path, shards: Iterable[Mapping[str, Any]]
+) -> tuple[dict[str, int], set[str]]:
+    """Tokens by source, and names of the tokenizers, from the sidecars below OUTPUT/encoded/.
+
+    Nothing at all where a shard is not encoded, or was before it had its present documents.
+    """
     tokens: dict[str, int] = {}
     tokenizers = set()
-    for sidecar in sorted((output / "encoded").glob("*/*.manifest.json")):
-        made = _read(sidecar)
-        source = sidecar.parent.name
-        tokens[source] = tokens.get(source, 0) + made["tokens"]
+    for shard in shards:
+        place = Path(shard["path"].removesuffix(".jsonl.zst"))
+        folder = output / "encoded" / place.parent.name
+        sidecar = folder / f"{place.name}_text_document.manifest.json"
+        made = _read(sidecar) if sidecar.exists() else {}
+        if made.get("documents") != shard["documents"]:
+            return {}, set()
+        tokens[shard["source"]] = tokens.get(shard["source"], 0) + made["tokens"]
         tokenizers.add((made.get("tokenizer") or {}).get("name", "unknown"))
     return tokens, tokenizers
 

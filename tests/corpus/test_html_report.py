@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 
@@ -148,11 +149,19 @@ def test_the_page_appears_in_one_step(tmp_path):
 
 
 def test_tokens_are_counted_from_the_sidecars_of_encoded_shards(tmp_path):
-    for name, tokens in (("pubmed/00000", 5), ("pubmed/00001", 7), ("pmc/00000", 11)):
+    shards = [
+        {"path": f"documents/{name}.jsonl.zst", "source": name.split("/")[0], "documents": 3}
+        for name in ("pubmed/00000", "pubmed/00001", "pmc/00000")
+    ]
+    for shard, tokens in zip(shards, (5, 7, 11), strict=True):
+        name = shard["path"][len("documents/") : -len(".jsonl.zst")]
         sidecar = tmp_path / "encoded" / f"{name}_text_document.manifest.json"
         sidecar.parent.mkdir(parents=True, exist_ok=True)
-        sidecar.write_text(f'{{"tokens": {tokens}, "tokenizer": {{"name": "bio"}}}}')
-    assert count_tokens(tmp_path) == ({"pubmed": 12, "pmc": 11}, {"bio"})
+        made = {"tokens": tokens, "documents": 3, "tokenizer": {"name": "bio"}}
+        sidecar.write_text(json.dumps(made))
+    assert count_tokens(tmp_path, shards) == ({"pubmed": 12, "pmc": 11}, {"bio"})
+    for other in ({"documents": 4}, {"path": "documents/pmc/00001.jsonl.zst"}):
+        assert count_tokens(tmp_path, [*shards[:2], shards[2] | other]) == ({}, set())
 
 
 def test_a_corpus_that_is_not_complete_has_no_page(tmp_path):
