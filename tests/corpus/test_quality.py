@@ -77,8 +77,8 @@ RUBBISH = {
     "few_letters": "12 34 5.6 7/8 -- 99.1 33 2 1 0 5 5 6 7 1.1 2.2 3.3 4.4 5.5 6.6 7.7 8.8 9.9 N",
     "word_length": "supercalifragilisticexpialidociousness " * 25,
     "scattered_letters": "T h e p a t i e n t w a s w e l l a n d w e n t h o m e o n d a y 3",
-    "broken_characters": "Tlie pat1ents w#re tr~ated w|th a~pirin, wh*ch imp^oved th~ir s{rvival and "
-    "r#duced mor~ality at on¬ year in the tr£ated gro|p (see tab1es)",
+    "broken_characters": "Tlie pat1ents w#re tr~ated w|th a~pirin, wh*ch imp^oved th~ir s{rvival "
+    "and r#duced mor~ality at on¬ year in the tr£ated gro|p (see tab1es)",
     "gibberish": "xkcd qwrt zxcv bnmp sdfg hjkl wrtp lkjh gfds trwq mnbv cxzl kjhg plmk nbvc dfgh "
     "rtwp zxcv bnmk ghjk lkmn",
     "web_menu": "Skip to main content\nHome\nAbout us\nContact us\nLogin\nSearch\nPrivacy policy\n"

@@ -104,6 +104,8 @@ _LINE_WITH_TEXT = re.compile(r"[^\n\f]*[^\s][^\n\f]*")
 _BEFORE, _AFTER = 160, 320
 # Page heads and feet are as often there as pages; fewer than this may be chance.
 PAGES = 3
+# More form feeds than any book has pages: something else is meant by them.
+MOST_PAGES = 20_000
 LONGEST_HEAD = 120
 
 
@@ -142,7 +144,7 @@ def page_heads(text: str) -> Iterator[Edit]:
 
     Figures in them count as equal, so that page numbers do not hide them.
     """
-    if "\f" not in text:
+    if not 0 < text.count("\f") <= MOST_PAGES:
         return
     ends = [(0, 0), *(match.span() for match in _PAGE_END.finditer(text)), (len(text),) * 2]
     beside = {line for end in ends for line in _lines_beside(text, *end)}
