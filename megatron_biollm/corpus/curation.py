@@ -14,7 +14,6 @@ files of an extract task are compared one by one, so new files cost their own wo
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,20 +31,27 @@ from megatron_biollm.corpus.executor import Stage, run_stages
 from megatron_biollm.corpus.extract import Ledger, ReadFiles, WriteClaims
 from megatron_biollm.corpus.identity import RemoveLosers, ResolveClaims
 from megatron_biollm.corpus.plan import Plan, list_files, make_plan
+from megatron_biollm.corpus.processing import (
+    FIRST_SECTIONS,
+    ProcessingConfig,
+    first_processors,
+    last_processors,
+    secret_fingerprint,
+)
 from megatron_biollm.corpus.seal import Seal, read_manifest
 from megatron_biollm.corpus.shards import ReadShard, WriteShard, WriteSources
-from megatron_biollm.corpus.steps import DocumentStep, Processor
+from megatron_biollm.corpus.steps import DocumentStep
 
 _PARTS = ("2-names", "3-texts", "4-near", "5-contained", "8-finish", "9-seal")
 # The settings on which the result of the first stage depends, and that of the later ones.
-_FIRST = ("buckets", "text_documents", "keep_broken_files")
-_LATER = ("near_duplicates", "containment")
+_FIRST = ("buckets", "text_documents", "keep_broken_files", *FIRST_SECTIONS)
+_LATER = ("near_duplicates", "containment", "decontaminate")
 # Raised when the result of the same settings changes, so that no older stage is taken for it.
 _VERSION = 1
 
 
 @dataclass
-class CurationConfig:
+class CurationConfig(ProcessingConfig):
     """A corpus, from source files to clean shards."""
 
     paths: list[str] = option([], "files and folders; their content tells which source they are")
@@ -71,6 +77,23 @@ class CurationConfig:
             )
 
 
+def prepare(config: CurationConfig) -> tuple[Path, Plan]:
+    """The output folder, made, and the files dealt out to tasks.
+
+    Raises:
+        UserError: no file, a path that does not exist, or sources inside the output folder.
+    """
+    output = Path(config.output_dir).resolve()
+    own = {name: source.paths for name, source in config.sources.by_name().items()}
+    files = list_files(config.paths, own)
+    _refuse_own_output(output, [file.path for file in files])
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    folder = extract_folder(config, output)
+    plan = make_plan(files, int(config.task_mb * 1e6), _old_plan(folder))
+    return output, _take_plan(folder, plan)
+
+
 def curate(config: CurationConfig, wait_for_jobs: bool = True) -> dict[str, Any] | None:
     """Runs what is missing of all stages.
 
@@ -82,17 +105,10 @@ def curate(config: CurationConfig, wait_for_jobs: bool = True) -> dict[str, Any]
         The manifest; None if jobs were submitted and not waited for.
 
     Raises:
-        UserError: no file, a path that does not exist, or failed tasks (`StageFailed`); what was
-            completed is kept for the next run.
+        UserError: as `prepare`, or failed tasks (`StageFailed`); what was completed is kept for
+            the next run.
     """
-    output = Path(config.output_dir).resolve()
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    own = {name: source.paths for name, source in config.sources.by_name().items()}
-    files = list_files(config.paths, own)
-    _refuse_own_output(output, [file.path for file in files])
-    folder = extract_folder(config, output)
-    plan = _take_plan(folder, make_plan(files, int(config.task_mb * 1e6), _old_plan(folder)))
+    output, plan = prepare(config)
     if not run_stages(curation_stages(config, plan, output), config.executor, wait_for_jobs):
         return None
     return read_manifest(output)
@@ -102,7 +118,7 @@ def curation_stages(config: CurationConfig, plan: Plan, output: Path) -> list[St
     """All stages in order, for files dealt out by `plan`."""
     tasks = len(plan.tasks)
     extract = extract_folder(config, output)
-    key = _digest(_VERSION, extract.name, plan.digest(), _settings(config, _LATER))
+    key = digest(_VERSION, extract.name, plan.digest(), _settings(config, _LATER))
     folder = {part: output / "stages" / f"{part}-{key}" for part in _PARTS}
     losses = [folder["2-names"] / "losses", folder["3-texts"] / "losses"]
     settle_names = ResolveClaims(extract / "names", losses[0])
@@ -111,14 +127,16 @@ def curation_stages(config: CurationConfig, plan: Plan, output: Path) -> list[St
     near, near_removal = _near_duplicates(config, shards, tasks, folder)
     contained, contained_removal = _contained(config, shards + near_removal, tasks, folder)
     removals = [shards[1], *near_removal, *contained_removal]
+    counted = [*removals, *(DocumentStep(processor) for processor in last_processors(config))]
     finishing = [
         shards[0],
-        *removals,
+        *counted,
         WriteSources(output / "documents"),
-        WriteShard(folder["8-finish"] / "counts", removals),
+        WriteShard(folder["8-finish"] / "counts", counted),
     ]
     decisions = {step.reason: step.folder for step in removals[1:]}
-    seal = Seal(output, extract, folder["8-finish"], tasks, decisions)
+    wanted = config.sources.by_name()
+    seal = Seal(output, extract, folder["8-finish"], tasks, decisions, wanted)
     return [
         Stage("extract", tasks, _extract_steps(config, plan, extract), extract),
         Stage("names", config.buckets, [settle_names], folder["2-names"]),
@@ -163,14 +181,10 @@ def _contained(
     return stages, [contained_filter(place)]
 
 
-def processors(config: CurationConfig) -> list[Processor]:
-    """What is done to each document, in order."""
-    return []
-
-
 def extract_folder(config: CurationConfig, output: Path) -> Path:
     """Where the first stage lies; its name changes with any setting that changes its documents."""
-    return output / "stages" / f"1-extract-{_digest(_VERSION, _settings(config, _FIRST))}"
+    key = digest(_VERSION, _settings(config, _FIRST), secret_fingerprint(config.deidentify))
+    return output / "stages" / f"1-extract-{key}"
 
 
 def _settings(config: CurationConfig, names: Iterable[str]) -> dict[str, Any]:
@@ -180,7 +194,7 @@ def _settings(config: CurationConfig, names: Iterable[str]) -> dict[str, Any]:
 def _extract_steps(config: CurationConfig, plan: Plan, folder: Path) -> list[Any]:
     ledger = Ledger()
     reading = ReadFiles(plan, ledger, config.text_documents, config.keep_broken_files)
-    steps = [DocumentStep(processor) for processor in processors(config)]
+    steps = [DocumentStep(processor) for processor in first_processors(config)]
     return [
         reading,
         *steps,
@@ -216,15 +230,6 @@ def _refuse_own_output(output: Path, files: Iterable[str]) -> None:
         )
 
 
-def _digest(*values: Any) -> str:
+def digest(*values: Any) -> str:
+    """A short name for plain values: the same for the same ones."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def remove_old_stages(config: CurationConfig, plan: Plan) -> list[Path]:
-    """Removes the folders of stages that the present settings do not use; returns them."""
-    output = Path(config.output_dir).resolve()
-    used = {stage.folder for stage in curation_stages(config, plan, output)}
-    old = [folder for folder in (output / "stages").iterdir() if folder not in used]
-    for folder in old:
-        shutil.rmtree(folder)
-    return old

@@ -75,7 +75,9 @@ class WatchedLocalExecutor(Recorded, LocalPipelineExecutor):
                 while todo or running:
                     while todo and len(running) < self.workers:
                         ranks, todo = todo[:share], todo[share:]
-                        process = context.Process(target=_run_tasks, args=(self, ranks))
+                        process = context.Process(
+                            target=_run_tasks, args=(self, ranks, dict(os.environ))
+                        )
                         process.start()
                         running[process.sentinel] = process, ranks
                     for sentinel in wait(list(running), timeout=_POLL_S):
@@ -109,7 +111,10 @@ class WatchedLocalExecutor(Recorded, LocalPipelineExecutor):
         return read_failure(Path(self.logging_dir.path), rank)
 
 
-def _run_tasks(executor: WatchedLocalExecutor, ranks: list[int]) -> None:
+def _run_tasks(
+    executor: WatchedLocalExecutor, ranks: list[int], environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)  # the server that forks us has that of its own beginning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # What datatrove says to the console is in the task's log, and the parent names the reason.
