@@ -8,7 +8,7 @@ unknown key names its nearest neighbour, a wrong type names the field and what i
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,12 +36,17 @@ def section(cls: type, help: str) -> Any:
     return dataclasses.field(default=MISSING, metadata={"help": help, "section": cls})
 
 
-def load_config(cls: type[T], path: str | Path | None = None, overrides: Iterable[str] = ()) -> T:
-    """Builds `cls` from its defaults, a YAML file and dotted overrides, in that order.
+def load_config(
+    cls: type[T],
+    path: str | Path | Sequence[str | Path] | None = None,
+    overrides: Iterable[str] = (),
+) -> T:
+    """Builds `cls` from its defaults, YAML files and dotted overrides, in that order.
 
     Args:
         cls: a dataclass made of options and sections.
-        path: YAML file; None takes the defaults alone.
+        path: YAML file, or several, of which a later one goes over an earlier one field by field;
+            None takes the defaults alone.
         overrides: strings of the form `section.field=value`.
 
     Raises:
@@ -55,7 +60,8 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: Iterabl
                 f"override {text!r} is not of the form section.field=value; "
                 f"write for example training.train_iters=100"
             )
-    layers = [_read_yaml(path)] if path is not None else []
+    paths = [path] if isinstance(path, str | Path) else path or []
+    layers = [_read_yaml(path) for path in paths]
     try:
         layers.append(OmegaConf.from_dotlist(overrides))
         for layer in layers:

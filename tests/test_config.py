@@ -46,6 +46,16 @@ def test_later_sources_win(tmp_path):
     assert (car.doors, car.engine.cylinders, car.engine.fuel, car.weight) == (5, 8, "petrol", 900.0)
 
 
+def test_a_later_file_goes_over_an_earlier_one_field_by_field(tmp_path):
+    first = yaml_file(tmp_path, "doors: 5\nengine:\n  cylinders: 6\n  gears: [1, 2, 3]\n")
+    second = tmp_path / "second.yaml"
+    second.write_text("engine:\n  cylinders: 8\n  gears: [1]\n")
+    car = load_config(Car, [first, second], ["doors=4"])
+    assert (car.doors, car.engine.cylinders, car.engine.gears) == (4, 8, [1])
+    assert load_config(Car, [second, str(first)]).engine.cylinders == 6
+    assert load_config(Car, []) == load_config(Car)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

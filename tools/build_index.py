@@ -5,6 +5,7 @@ index appears complete or not at all; several jobs may build at once; what is th
 
 examples:
   python tools/build_index.py --config run.yaml training.train_iters=10000
+  python tools/build_index.py --config run.yaml --config corpus/blend.yaml
   python tools/build_index.py --data-path 0.7 a_text_document 0.3 b_text_document \\
       --seq-length 4096 --seed 1234 --split 969,30,1 --train-samples 1000000
 """
@@ -24,7 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", help="YAML of the run")
+    parser.add_argument(
+        "--config", action="append", help="YAML of the run; given again, it goes over the first"
+    )
     parser.add_argument("overrides", nargs="*", default=[], help="section.field=value")
     data = parser.add_argument_group("instead of --config")
     for name in ("data-path", "train-data-path", "valid-data-path", "test-data-path"):

@@ -1,6 +1,7 @@
 """Pretrains a model, and resumes it.
 
     torchrun --nproc_per_node 4 tools/pretrain.py --config run.yaml training.train_iters=300
+    torchrun --nproc_per_node 4 tools/pretrain.py --config run.yaml --config corpus/blend.yaml
 
 Goes on from the newest good checkpoint in run_dir. One process needs no torchrun.
 """
@@ -19,7 +20,9 @@ def main() -> int:
         epilog=help_text(RunConfig),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", help="YAML file with the sections below")
+    parser.add_argument(
+        "--config", action="append", help="YAML with the sections below; later ones go over earlier"
+    )
     parser.add_argument("--print-config", action="store_true", help="show the resolved YAML")
     parser.add_argument("overrides", nargs="*", metavar="section.field=value")
     args = parser.parse_intermixed_args()

@@ -1,9 +1,8 @@
 """The configuration of a run: every room's section, and the rules that span rooms."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.config import UserError, load_config, option, section
@@ -117,8 +116,10 @@ class RunConfig:
             )
 
 
-def load_run_config(path: Optional[str | Path], overrides: Iterable[str] = ()) -> RunConfig:
-    """Reads a run's YAML and dotted overrides.
+def load_run_config(
+    path: str | Path | Sequence[str | Path] | None, overrides: Iterable[str] = ()
+) -> RunConfig:
+    """Reads a run's YAML, or several, later ones over earlier ones, and dotted overrides.
 
     Raises:
         UserError: unknown keys, wrong types, broken rules.
