@@ -18,6 +18,7 @@ from megatron_biollm.corpus.deidentify.lexicon import Lexicon
 from megatron_biollm.corpus.deidentify.measured import measured_line
 from megatron_biollm.corpus.deidentify.spans import Detector, Span, resolve
 from megatron_biollm.corpus.deidentify.surrogates import SurrogateLists, Surrogates
+from megatron_biollm.corpus.deidentify.vocabulary import FUNCTION_WORDS
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.steps import Drop
 
@@ -138,7 +139,7 @@ class Deidentifier:
             found += detect(text, [detector])
             if time.monotonic() - begun > self.config.max_seconds:
                 raise TimeoutError
-        return resolve([*found, *_known_spans(text, known)])
+        return resolve([*found, *_known_spans(text, known, parts.lexicon.ambiguous)])
 
     def _metadata(
         self, parts: _Parts, document: Document, surrogates: Surrogates, known: Sequence[str]
@@ -211,7 +212,8 @@ def _known(document: Document) -> list[str]:
     return sorted({w for text in texts for w in re.findall(r"[\w'’-]{3,}", str(text))})
 
 
-def _known_spans(text: str, known: Sequence[str]) -> list[Span]:
+def _known_spans(text: str, known: Sequence[str], ambiguous: frozenset[str]) -> list[Span]:
+    """Where known names stand; "will" is Will only with a capital."""
     if not known:
         return []
     alternatives = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
@@ -219,6 +221,7 @@ def _known_spans(text: str, known: Sequence[str]) -> list[Span]:
     return [
         Span(*m.span(), "other_id" if m[0][0].isdigit() else "name", "known", 99)
         for m in pattern.finditer(text)
+        if not (m[0].islower() and (m[0] in ambiguous or m[0] in FUNCTION_WORDS))
     ]
 
 

@@ -73,10 +73,10 @@ _LONG_TITLED = re.compile(
     r"(?P<name>[A-Z][\w'’-]{1,30})"
 )
 _INTRODUCED = re.compile(
-    r"(?:\sis)?[\s,:?]{1,3}"
+    r"(?:\sis)?[ \t,:?]{1,3}"
     r"(?P<name>[^\W\d_][\w'’-]{1,30}(?:\s(?:[A-Z]\.?\s)?[A-ZÀ-Þ][\w'’-]{1,30})?)"
 )
-_SURE_OF_NAME = re.compile(r"name|called|named|/s/", re.IGNORECASE)
+_SURE_OF_NAME = re.compile(r"name\b|names\b|/s/", re.IGNORECASE)
 _DEGREE = re.compile(
     r"(?:M\.?\s?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?D|D\.?D\.?S|D\.?P\.?M|CRNA|LPN|APRN|MSW"
     r"|LCSW|Pharm\.?D)\b"
@@ -231,6 +231,10 @@ class NameDetector:
         common = sum(c == COMMON for c in codes)
         if not known or not (value[0].isupper() or value.islower()):
             return False
+        if not {NAME, UNKNOWN} & set(codes):
+            # "Patient: Ah, yes." in a dialogue, unlike "Pt: GREEN, MAY".
+            words = WORD.findall(value)
+            return common == 0 and len(words) > 1 and all(w[0].isupper() for w in words)
         if value.islower():
             return all(c in (NAME, EITHER, INITIAL) for c in codes) and NAME in codes
         return common == 0 or ("," in value and common <= 1 and len(codes) <= 4)
@@ -250,7 +254,8 @@ class NameDetector:
         code = self.coder.code(WORD.findall(name)[0])
         if name[0].islower():
             return code == NAME or (sure and code == UNKNOWN)
-        return sure or code in (NAME, UNKNOWN, EITHER)
+        safe = self.lexicon.is_safe(name.lower()) or code == TITLE
+        return (sure and not safe) or code in (NAME, UNKNOWN, EITHER)
 
     def _signed(self, text: str) -> Iterator[Span]:
         """Names before a degree: "Jane Roe, M.D."."""

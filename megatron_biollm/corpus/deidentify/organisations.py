@@ -38,7 +38,7 @@ _GOES_ON = re.compile(
     r"|says|will|hired|sells|makes|made|bought|offers|employs|plans|and its|based"
     r"|songwriter|ceo|CEO|chief|founder|employee|store|stock|office)\b"
 )
-_SINGLE_CUES = frozenset(("at", "from", "by", "for", "of", "with", "contact", "join", "joined"))
+_SINGLE_CUES = frozenset(("at", "from", "by", "for", "contact", "join", "joined"))
 _LONGEST = 6  # words of a name before "Hospital"
 
 

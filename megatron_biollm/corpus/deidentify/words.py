@@ -35,7 +35,7 @@ ACRONYM, INITIAL, TITLE, DEGREE, PERMITTED = "Y", "I", "T", "G", "S"
 
 _SUFFIX = re.compile(
     r"(?:itis|osis|oses|ectomy|otomy|ostomy|plasty|scopy|graphy|gram|emia|uria|pathy|opathic|algia"
-    r"|oma|omas|statin|pril|sartan|olol|azole|cillin|mycin|cycline|floxacin|mab|nib|vir|dipine"
+    r"|oma|omas|statin|steride|onide|amol|epin|idone|apine|oxin|olone|ectin|idol|amide|pril|sartan|olol|azole|cillin|mycin|cycline|floxacin|mab|nib|vir|dipine"
     r"|azepam|azolam|oxetine|triptan|gliptin|glitazone|prazole|tidine|parin|caine|barbital|profen"
     r"|sone|lone|thiazide|semide|phylline|terol|tropium|lukast|zepine|codone|morphone|amine|idine"
     r"|azine|etine|oxide|phosphate|chloride|sulfate|acid|ase|ology|ological|ologist|otic|emic"

@@ -129,10 +129,10 @@ def test_metadata_leave_only_by_name(deidentifier):
 
 
 def test_names_that_the_metadata_tell_are_found(deidentifier):
-    outcome = clean(
-        deidentifier, "Hill was seen; hill is well.", metadata={"patient_names": "Hill"}
-    )
+    names = {"patient_names": ["Hill", "Will"]}
+    outcome = clean(deidentifier, "Hill was seen; hill will do well.", metadata=names)
     assert "hill" not in outcome.text.lower()
+    assert outcome.text.endswith(" will do well.")
 
 
 def test_other_sources_pass_untouched(deidentifier):

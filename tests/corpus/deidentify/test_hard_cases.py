@@ -153,3 +153,17 @@ def test_a_name_that_is_certain_is_found_wherever_it_stands(detectors):
 def test_no_text_makes_the_rules_run_away(text, detectors):
     # Quadratic work on these would take minutes; the pipeline's own limit would stop the test.
     detect(text, detectors)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Doctor: Any pain?\nPatient: Ah, yes. A little.\nDoctor: Okay, man.",
+        "He takes something called Keflex, named Bactrim before.",
+        "What is it called?\nGuest: I forgot.",
+        "- Auscultation of Lungs: Clear.\n- Patient Education and Counseling: done.",
+        "Achilles reflexes; Finasteride and Methocarbamol were continued.",
+    ],
+)
+def test_dialogues_and_headings_survive(text, detectors):
+    assert found(text, detectors) == []
