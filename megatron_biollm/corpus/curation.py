@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_biollm import __version__
 from megatron_biollm.config import UserError, dump_config, option, section
 from megatron_biollm.corpus.config import ExecutorConfig, SourcesConfig
 from megatron_biollm.corpus.dedup.buckets import Buckets
@@ -35,6 +36,7 @@ from megatron_biollm.corpus.processing import (
     FIRST_SECTIONS,
     ProcessingConfig,
     first_processors,
+    last_fingerprint,
     last_processors,
     secret_fingerprint,
 )
@@ -47,7 +49,7 @@ _PARTS = ("2-names", "3-texts", "4-near", "5-contained", "8-finish", "9-seal")
 _FIRST = ("buckets", "text_documents", "keep_broken_files", *FIRST_SECTIONS)
 _LATER = ("near_duplicates", "containment", "decontaminate")
 # Raised when the result of the same settings changes, so that no older stage is taken for it.
-_VERSION = 1
+_VERSION = [1, __version__]
 
 
 @dataclass
@@ -118,7 +120,8 @@ def curation_stages(config: CurationConfig, plan: Plan, output: Path) -> list[St
     """All stages in order, for files dealt out by `plan`."""
     tasks = len(plan.tasks)
     extract = extract_folder(config, output)
-    key = digest(_VERSION, extract.name, plan.digest(), _settings(config, _LATER))
+    settled = last_fingerprint(config), _settings(config, _LATER)
+    key = digest(_VERSION, extract.name, plan.digest(), *settled)
     folder = {part: output / "stages" / f"{part}-{key}" for part in _PARTS}
     losses = [folder["2-names"] / "losses", folder["3-texts"] / "losses"]
     settle_names = ResolveClaims(extract / "names", losses[0])
@@ -127,7 +130,11 @@ def curation_stages(config: CurationConfig, plan: Plan, output: Path) -> list[St
     near, near_removal = _near_duplicates(config, shards, tasks, folder)
     contained, contained_removal = _contained(config, shards + near_removal, tasks, folder)
     removals = [shards[1], *near_removal, *contained_removal]
-    counted = [*removals, *(DocumentStep(processor) for processor in last_processors(config))]
+    cache = output / "stages" / "benchmarks"
+    counted = [
+        *removals,
+        *(DocumentStep(processor) for processor in last_processors(config, cache)),
+    ]
     finishing = [
         shards[0],
         *counted,

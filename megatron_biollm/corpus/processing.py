@@ -2,12 +2,13 @@
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from megatron_biollm.config import UserError, section
 from megatron_biollm.corpus.decontaminate.config import DecontaminateConfig
-from megatron_biollm.corpus.decontaminate.decontaminator import Decontaminator
+from megatron_biollm.corpus.decontaminate.decontaminator import Decontaminator, fingerprint
 from megatron_biollm.corpus.deidentify.config import DeidentifyConfig, read_secret
 from megatron_biollm.corpus.deidentify.engine import Deidentifier
 from megatron_biollm.corpus.document import Document
@@ -45,9 +46,20 @@ def first_processors(config: ProcessingConfig) -> list[Processor]:
     ]
 
 
-def last_processors(config: ProcessingConfig) -> list[Processor]:
-    """What is worth doing only to the documents that deduplication leaves."""
-    return [Decontaminator(config.decontaminate)] if config.decontaminate.benchmarks else []
+def last_processors(config: ProcessingConfig, cache: Path) -> list[Processor]:
+    """What is worth doing only to the documents that deduplication leaves.
+
+    cache: folder for what tasks share, where the settings name none.
+    """
+    wanted = config.decontaminate
+    if not wanted.benchmarks:
+        return []
+    return [Decontaminator(replace(wanted, cache=wanted.cache or str(cache)))]
+
+
+def last_fingerprint(config: ProcessingConfig) -> str | None:
+    """Changes with the content of the benchmark files."""
+    return fingerprint(config.decontaminate) if config.decontaminate.benchmarks else None
 
 
 def secret_fingerprint(config: DeidentifyConfig) -> str | None:

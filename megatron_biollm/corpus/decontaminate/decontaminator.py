@@ -111,7 +111,7 @@ def load_index(config: DecontaminateConfig) -> ItemIndex:
         )
     if config.cache is None:
         return _build(config)
-    path = Path(config.cache) / f"benchmarks-{_fingerprint(config)}.npz"
+    path = Path(config.cache) / f"benchmarks-{fingerprint(config)}.npz"
     if not path.exists():
         _build(config).save(path)
     return ItemIndex.load(path)
@@ -122,7 +122,7 @@ def _build(config: DecontaminateConfig) -> ItemIndex:
     return ItemIndex.build(items, config.coverage, config.min_words)
 
 
-def _fingerprint(config: DecontaminateConfig) -> str:
+def fingerprint(config: DecontaminateConfig) -> str:
     """Changes with the content of every benchmark file and with the settings that matter."""
     settings = {**asdict(config), "cache": None, "cut_above_words": None}
     state = xxhash.xxh64(repr((_INDEX_VERSION, sorted(settings.items()))).encode())
