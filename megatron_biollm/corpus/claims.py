@@ -66,6 +66,8 @@ REASONS = {
 # Sources whose copy of a text is kept before others', the last one first.
 _PREFERENCE = ("text", "patents", "clinical_trials", "pubmed", "clinical_notes", "pmc")
 _FULL_TEXT = 1
+# A megabyte of Python objects, whatever the size of a shard.
+_ROWS_AT_ONCE = 4096
 
 
 def identity_claims(document: Document, file: str) -> list[tuple]:
@@ -118,18 +120,52 @@ def file_sequence(file: str) -> int:
     return int(match[1]) * 100_000 + int(match[2]) if match else 0
 
 
-def write_claims(rows: list[tuple], folder: Path, shard: int, buckets: int) -> None:
-    """Deals a shard's claims (rows of `CLAIM`) to the buckets' folders."""
-    claims = np.array(rows, dtype=CLAIM)
-    for bucket in range(buckets):
-        own = claims[claims["key"] % buckets == bucket]
-        save(folder / f"{bucket:04d}" / f"{shard:05d}.npy", own)
+class ClaimFiles:
+    """A shard's claims, dealt to the buckets' folders as they come: FOLDER/BUCKET/SHARD.claims.
+
+    The files have their names after `commit`. For use in a `with`.
+    """
+
+    def __init__(self, folder: Path, shard: int, buckets: int):
+        self.shard, self.rows = shard, []
+        self.paths = [folder / f"{b:04d}" / f"{shard:05d}.claims" for b in range(buckets)]
+        for path in self.paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a task that was killed
+                left.unlink()
+            _temporary(path).touch()
+
+    def add(self, claim: tuple, document: int) -> None:
+        """claim: a row of `CLAIM` without its last two fields, which are put here."""
+        self.rows.append((*claim, self.shard, document))
+        if len(self.rows) >= _ROWS_AT_ONCE:
+            self._flush()
+
+    def commit(self) -> None:
+        self._flush()
+        for path in self.paths:
+            _temporary(path).replace(path)
+
+    def _flush(self) -> None:
+        claims = np.array(self.rows, dtype=CLAIM)
+        self.rows = []
+        bucket = claims["key"] % len(self.paths)
+        for number in np.unique(bucket):
+            with _temporary(self.paths[number]).open("ab") as file:
+                file.write(claims[bucket == number].tobytes())
+
+    def __enter__(self) -> ClaimFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in self.paths:
+            _temporary(path).unlink(missing_ok=True)
 
 
 def read_claims(folder: Path, bucket: int) -> np.ndarray:
     """All shards' claims of a bucket: [claims] of `CLAIM`."""
-    files = sorted((folder / f"{bucket:04d}").glob("*.npy"))
-    return np.concatenate([np.empty(0, CLAIM), *(np.load(file) for file in files)])
+    files = sorted((folder / f"{bucket:04d}").glob("*.claims"))
+    return np.concatenate([np.empty(0, CLAIM), *(np.fromfile(file, CLAIM) for file in files)])
 
 
 def resolve(claims: np.ndarray) -> np.ndarray:
@@ -158,9 +194,9 @@ def resolve(claims: np.ndarray) -> np.ndarray:
 def save(path: Path, array: np.ndarray) -> None:
     """Writes an array, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a task that was killed
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             np.save(file, array)
@@ -207,6 +243,10 @@ def _losses(
     losses["winner_shard"] = winner["shard"][lost]
     losses["winner_document"] = winner["document"][lost]
     return losses
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _digest(text: str) -> tuple[int, int]:

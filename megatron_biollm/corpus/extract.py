@@ -16,12 +16,11 @@ from megatron_biollm.corpus.claims import (
     GHOST,
     KINDS,
     WITHDRAWAL,
+    ClaimFiles,
     identity_claims,
     text_claim,
     withdrawal_claim,
-    write_claims,
 )
-from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.download.manifest import licence_of
 from megatron_biollm.corpus.local_executor import RestartTask
 from megatron_biollm.corpus.plan import Plan, SourceFile
@@ -121,19 +120,29 @@ class WriteClaims(PipelineStep):
     def run(
         self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
-        names: list[tuple] = []
-        texts: list[tuple] = []
-        for number, given in enumerate(data):
-            document: Document = from_datatrove(given)
-            own = self.ledger.read.pop(self.ledger.last_read, [])
-            names += [(*claim, rank, number) for claim in own]
-            texts.append((*text_claim(document), rank, number))
-            yield given
-        names += [(*claim, rank, WITHDRAWAL) for claim in self.ledger.withdrawn]
+        with (
+            ClaimFiles(self.folder / "names", rank, self.buckets) as names,
+            ClaimFiles(self.folder / "texts", rank, self.buckets) as texts,
+        ):
+            for number, given in enumerate(data):
+                for claim in self.ledger.read.pop(self.ledger.last_read, []):
+                    names.add(claim, number)
+                self._add_dropped(names)
+                texts.add(text_claim(from_datatrove(given)), number)
+                yield given
+            self._add_dropped(names)
+            for claim in self.ledger.withdrawn:
+                names.add(claim, WITHDRAWAL)
+            names.commit()
+            texts.commit()
+
+    def _add_dropped(self, names: ClaimFiles) -> None:
+        """Of documents that did not come this far, what they say of older versions."""
         for claims in self.ledger.read.values():
-            names += [(*c, rank, GHOST) for c in claims if c[2] in _VERSIONED and c[3] == 0]
-        write_claims(names, self.folder / "names", rank, self.buckets)
-        write_claims(texts, self.folder / "texts", rank, self.buckets)
+            for claim in claims:
+                if claim[2] in _VERSIONED and claim[3] == 0:
+                    names.add(claim, GHOST)
+        self.ledger.read.clear()
 
 
 def wrong_checksum(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from megatron_biollm.corpus.claims import (
     GHOST,
     REASONS,
     WITHDRAWAL,
+    ClaimFiles,
     file_sequence,
     identity_claims,
     losses_of,
@@ -16,7 +17,6 @@ from megatron_biollm.corpus.claims import (
     save,
     text_claim,
     withdrawal_claim,
-    write_claims,
 )
 from megatron_biollm.corpus.document import Document
 
@@ -36,6 +36,13 @@ def claim(*documents):
         else:
             rows += [(*row, 0, number) for row in identity_claims(document, file)]
     return rows
+
+
+def write(folder, shard, buckets, rows):
+    with ClaimFiles(folder, shard, buckets) as files:
+        for row in rows:
+            files.add(row[:-2], row[-1])
+        files.commit()
 
 
 def losers(rows):
@@ -111,7 +118,7 @@ def test_equal_texts_leave_one_whatever_their_case_and_white_space():
 def test_buckets_hold_each_claim_once_and_losses_come_back_by_shard(tmp_path):
     rows = [(*text_claim(Document(f"t{i % 7}", str(i), "text")), i % 3, i) for i in range(50)]
     for shard in range(3):
-        write_claims([row for row in rows if row[-2] == shard], tmp_path / "claims", shard, 4)
+        write(tmp_path / "claims", shard, 4, [row for row in rows if row[-2] == shard])
     buckets = [read_claims(tmp_path / "claims", bucket) for bucket in range(4)]
     assert sum(map(len, buckets)) == 50
     for number, bucket in enumerate(buckets):
@@ -122,7 +129,7 @@ def test_buckets_hold_each_claim_once_and_losses_come_back_by_shard(tmp_path):
 
 
 def test_nothing_claimed_is_nothing_lost(tmp_path):
-    write_claims([], tmp_path, 0, 2)
+    write(tmp_path, 0, 2, [])
     assert len(resolve(read_claims(tmp_path, 1))) == 0
     assert len(resolve(read_claims(tmp_path / "nowhere", 1))) == 0
 
@@ -133,3 +140,12 @@ def test_nothing_claimed_is_nothing_lost(tmp_path):
 )
 def test_files_are_ordered_as_nlm_numbers_them(file, sequence):
     assert file_sequence(file) == sequence
+
+
+def test_claims_that_were_not_committed_leave_nothing(tmp_path):
+    row = text_claim(Document("text", "1", "text"))
+    with ClaimFiles(tmp_path, 0, 2) as files:
+        for number in range(10_000):
+            files.add(row, number)
+        assert len(files.rows) < 10_000
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -151,7 +151,7 @@ if __name__ == "__main__":
 
 
 def test_a_full_disk_fails_the_task_by_name_and_leaves_no_half_shard(sources, tmp_path):
-    records = [(str(10_000 + i), hashlib.sha512(str(i).encode()).hexdigest()) for i in range(2000)]
+    records = [(str(10_000 + i), TITLE.format(f"{i} of 4000")) for i in range(4000)]
     pubmed(sources / "pubmed26n0009.xml.gz", records)
     process = subprocess.run(
         [sys.executable, "-c", _RUN, str(sources), str(tmp_path / "out")],
@@ -166,7 +166,7 @@ def test_a_full_disk_fails_the_task_by_name_and_leaves_no_half_shard(sources, tm
     assert not list((tmp_path / "out").rglob("*.tmp"))
     made = config(sources)
     curate(made)
-    assert len(documents(made.output_dir)) == 2199
+    assert len(documents(made.output_dir)) == 4199
 
 
 def test_an_output_among_the_sources_is_refused(sources):
