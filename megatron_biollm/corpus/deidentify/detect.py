@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from megatron_biollm.corpus.deidentify.dates import DateDetector
@@ -33,8 +33,12 @@ def rule_detectors(lexicon: Lexicon) -> list[Detector]:
 
 def detect(text: str, detectors: Sequence[Detector]) -> list[Span]:
     """What all detectors find, in order, without overlap, without space or points at the ends."""
-    found = resolve(span for detector in detectors for span in detector(text))
-    return [trimmed for span in found if (trimmed := _trim(text, span)) is not None]
+    return settle(text, (span for detector in detectors for span in detector(text)))
+
+
+def settle(text: str, spans: Iterable[Span]) -> list[Span]:
+    """Overlaps resolved; of what is left of a span, nothing but words and numbers."""
+    return [trimmed for span in resolve(spans) if (trimmed := _trim(text, span)) is not None]
 
 
 def _trim(text: str, span: Span) -> Span | None:
@@ -44,6 +48,8 @@ def _trim(text: str, span: Span) -> Span | None:
         start += 1
     while start < end and not (text[end - 1].isalnum() or text[end - 1] in ")>=*/"):
         end -= 1
-    if start == end or (text[start:end] in ("s", "S") and text[start - 1 : start] in ("'", "’")):
+    if not any(map(str.isalnum, text[start:end])) or (
+        text[start:end] in ("s", "S") and text[start - 1 : start] in ("'", "’")
+    ):
         return None
     return replace(span, start=start, end=end)

@@ -13,12 +13,12 @@ from typing import Any
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.deidentify.audit import Auditor
 from megatron_biollm.corpus.deidentify.config import DeidentifyConfig, read_secret
-from megatron_biollm.corpus.deidentify.detect import detect, rule_detectors
+from megatron_biollm.corpus.deidentify.detect import detect, rule_detectors, settle
 from megatron_biollm.corpus.deidentify.lexicon import Lexicon
 from megatron_biollm.corpus.deidentify.measured import measured_line
-from megatron_biollm.corpus.deidentify.spans import Detector, Span, resolve
+from megatron_biollm.corpus.deidentify.spans import Detector, Span
 from megatron_biollm.corpus.deidentify.surrogates import SurrogateLists, Surrogates
-from megatron_biollm.corpus.deidentify.vocabulary import FUNCTION_WORDS
+from megatron_biollm.corpus.deidentify.vocabulary import CLINICAL, TITLES
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.steps import Drop
 
@@ -27,6 +27,7 @@ RESIDUAL = "deidentify_residual"
 _BROKEN = re.compile("[\x00\ud800-\udfff]")
 _REPLACED = "\ufffd"
 _HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
+_REMEMBERED = 10_000
 _LATIN = re.compile(r"[A-Za-z]")
 _LETTER = re.compile(r"[^\W\d_]")
 # Metadata that names the patient; readers put them, they help, and they never leave.
@@ -136,10 +137,10 @@ class Deidentifier:
     def _find(self, parts: _Parts, text: str, known: Sequence[str]) -> list[Span]:
         begun, found = time.monotonic(), []
         for detector in parts.detectors:
-            found += detect(text, [detector])
+            found += detector(text)
             if time.monotonic() - begun > self.config.max_seconds:
                 raise TimeoutError
-        return resolve([*found, *_known_spans(text, known, parts.lexicon.ambiguous)])
+        return settle(text, [*found, *_known_spans(text, known, parts.lexicon)])
 
     def _metadata(
         self, parts: _Parts, document: Document, surrogates: Surrogates, known: Sequence[str]
@@ -157,7 +158,13 @@ class Deidentifier:
         return name if self._is_plain(parts, name) else "section"
 
     def _is_plain(self, parts: _Parts, text: str) -> bool:
-        return not (detect(text, parts.detectors) or detect(text.title(), parts.detectors))
+        known = parts.plain.get(text)
+        if known is None:
+            found = detect(text, parts.detectors) or detect(text.title(), parts.detectors)
+            if len(parts.plain) > _REMEMBERED:
+                parts.plain.clear()
+            known = parts.plain[text] = not found
+        return known
 
     def _surrogates(self, parts: _Parts, document: Document) -> Surrogates:
         patient = document.metadata.get("patient") or document.id
@@ -192,6 +199,8 @@ class _Parts:
             *map(_imported, config.detectors),
         ]
         self.auditor = Auditor(self.lexicon)
+        # Headings and kinds of notes come again and again.
+        self.plain: dict[str, bool] = {}
 
 
 def _imported(name: str) -> Detector:
@@ -212,8 +221,10 @@ def _known(document: Document) -> list[str]:
     return sorted({w for text in texts for w in re.findall(r"[\w'’-]{3,}", str(text))})
 
 
-def _known_spans(text: str, known: Sequence[str], ambiguous: frozenset[str]) -> list[Span]:
-    """Where known names stand; "will" is Will only with a capital."""
+def _known_spans(text: str, known: Sequence[str], lexicon: Lexicon) -> list[Span]:
+    """Where known names stand; "will" is Will only with a capital, "Clinic" is nobody's name."""
+    kinds = {w for w in CLINICAL | TITLES if not lexicon.is_name(w)}
+    known = [w for w in known if w.lower() not in kinds]
     if not known:
         return []
     alternatives = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
@@ -221,7 +232,7 @@ def _known_spans(text: str, known: Sequence[str], ambiguous: frozenset[str]) -> 
     return [
         Span(*m.span(), "other_id" if m[0][0].isdigit() else "name", "known", 99)
         for m in pattern.finditer(text)
-        if not (m[0].islower() and (m[0] in ambiguous or m[0] in FUNCTION_WORDS))
+        if not (m[0].islower() and m[0] in lexicon.words)
     ]
 
 

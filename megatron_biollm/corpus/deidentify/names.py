@@ -27,6 +27,7 @@ from megatron_biollm.corpus.deidentify.words import (
     EITHER,
     INITIAL,
     NAME,
+    PERMITTED,
     TITLE,
     UNKNOWN,
     WORD,
@@ -136,7 +137,12 @@ class NameDetector:
 
     def _is_first_name(self, text: str, word: Token, name: Token) -> bool:
         """A common word within a sentence, before a name: "by Quarto Angelo"."""
-        if word.code != COMMON or name.code not in (NAME, UNKNOWN) or not word.text.istitle():
+        if name.code not in (NAME, UNKNOWN) or not word.text.istitle():
+            return False
+        if word.code == PERMITTED:
+            # "Georgia Phillips"
+            return word.low in self.lexicon.common_first and _joined(text, word, name)
+        if word.code != COMMON:
             return False
         within = text[max(0, word.start - 2) : max(0, word.start - 1)].islower()
         plain = word.low not in CLINICAL and word.low not in FUNCTION_WORDS

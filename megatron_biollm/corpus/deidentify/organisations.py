@@ -34,10 +34,12 @@ from megatron_biollm.corpus.deidentify.words import (
 _JOINS = (" ", " of ", " and ", " & ", ", ", "-", " the ", " of the ", ". ")
 # What a company does, behind a phrase that begins a sentence.
 _GOES_ON = re.compile(
-    r"['’]s [a-z]|\n[^\w\n]{0,8}\d{1,6} |(?:['’]s)? (?:is|was|has|had|announced|announces|said"
-    r"|says|will|hired|sells|makes|made|bought|offers|employs|plans|and its|based"
+    r"['’]s [a-z]|\n[^\w\n]{0,8}\d{2,6} [^\W_a-z]|(?:['’]s)? (?:is|was|has|had|announced|announces"
+    r"|said|says|will|hired|sells|makes|made|bought|offers|employs|plans|and its|based"
     r"|songwriter|ceo|CEO|chief|founder|employee|store|stock|office)\b"
 )
+# Behind a single word: the end of a part of the sentence.
+_ENDS = re.compile(r"[.,;!?\n]|['’]s|$| (?:as|and|in|for|is|was|to|last|where|when|since)\b")
 _SINGLE_CUES = frozenset(("at", "from", "by", "for", "contact", "join", "joined"))
 _LONGEST = 6  # words of a name before "Hospital"
 
@@ -100,7 +102,7 @@ class OrganisationDetector:
     def _phrase(self, text: str, tokens: list[Token], index: int) -> Iterator[Span]:
         """Common words with capitals within a sentence, none of them clinical: "Credit Karma"."""
         first = tokens[index]
-        if not self._is_phrase_word(first):
+        if not self._is_phrase_word(first) or (index and _follows(text, tokens[index - 1], first)):
             return
         last = index
         while (
@@ -116,7 +118,9 @@ class OrganisationDetector:
         goes_on = _GOES_ON.match(text, tokens[last].end - (2 if above else 0))
         if not within and not (goes_on and (last > index or goes_on[0][0] == "\n")):
             return
-        alone = words_before(text, first.start)[-1] in _SINGLE_CUES and first.code == COMMON
+        ends = _ENDS.match(text, tokens[last].end) is not None
+        cued = words_before(text, first.start)[-1] in _SINGLE_CUES and first.code == COMMON
+        alone = cued and ends
         alone = alone or (not within and goes_on)
         if last > index or alone:
             yield Span(first.start, tokens[last].end, "organisation", "phrase", 11)
@@ -127,6 +131,11 @@ class OrganisationDetector:
         bare = token.text.removesuffix("'s").removesuffix("’s")
         plain = token.code in (COMMON, EITHER) and bare.istitle() and bare.isalpha()
         return plain and not clinical and low not in FUNCTION_WORDS and low in self.lexicon.words
+
+
+def _follows(text: str, left: Token, right: Token) -> bool:
+    """In the middle of words with capitals, such as a heading."""
+    return left.text.istitle() and text[left.end : right.start] == " "
 
 
 def _bare(token: Token) -> str:

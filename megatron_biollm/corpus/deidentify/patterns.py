@@ -55,7 +55,9 @@ _CODES: tuple[tuple[str, int, re.Pattern[str]], ...] = (
     ("other_id", 60, re.compile(r"[A-Z]{1,5}-?\d{6,18}[A-Z]{0,3}|\d{2,}[A-Z]{1,3}\d{4,16}")),
     ("photograph", 60, re.compile(r"(?:IMG|DSC|DCIM|PHOTO|DSCN)[_-]?\d{3,12}")),
 )
-_PUBLIC_ID = re.compile(r"(?:NCT|PMC|ISRCTN|PMID)\d+")
+_PUBLIC_ID = re.compile(r"(?:NCT|PMC|ISRCTN|PMID|NDA|ANDA|BLA)\d+")
+# Codes of a terminology are nobody's number.
+_CODE_SYSTEM = re.compile(r"SNOMED|RxNorm|RXNORM|LOINC|ICD-|NDC|CPT|CVX|UNII|HCPCS|OID")
 _HIDDEN_SSN = re.compile(r"[Xx*]{3}-[Xx*]{2}-\d{4}(?!\w)")
 
 _TLD = (
@@ -119,7 +121,12 @@ def _judge_number(text: str, start: int, end: int) -> Iterator[Span]:
         return
     if value.isdigit():
         before, after = text[max(0, start - 1) : start], text[end : end + 2]
-        if before not in (".", ",", "$") and not (after[:1] in (".", ",") and after[1:].isdigit()):
+        coded = _CODE_SYSTEM.search(text, max(0, start - 16), end + 16)
+        if (
+            not coded
+            and before not in (".", ",", "$")
+            and not (after[:1] in (".", ",") and after[1:].isdigit())
+        ):
             yield Span(
                 start, end, "account" if 12 <= len(value) <= 19 else "other_id", "long_number", 40
             )

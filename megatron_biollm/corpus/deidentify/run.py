@@ -183,6 +183,6 @@ def _report_text(report: dict[str, Any]) -> str:
         rate = audit["estimated_leak_rate"]
         lines.append(
             f"audit: {audit['notes_with_residuals']} notes hold something the second pass cannot "
-            "vouch for" + (f", at most {rate:.1%} of notes leak" if rate is not None else "")
+            "vouch for" + (f"; estimated leak rate {rate:.1%}" if rate is not None else "")
         )
     return "\n".join(lines)

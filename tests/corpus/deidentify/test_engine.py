@@ -129,10 +129,14 @@ def test_metadata_leave_only_by_name(deidentifier):
 
 
 def test_names_that_the_metadata_tell_are_found(deidentifier):
-    names = {"patient_names": ["Hill", "Will"]}
-    outcome = clean(deidentifier, "Hill was seen; hill will do well.", metadata=names)
-    assert "hill" not in outcome.text.lower()
-    assert outcome.text.endswith(" will do well.")
+    names = {
+        "patient_names": ["Hill", "Will Quimby", "Renal Clinic"],
+        "known_identifiers": ["77-12"],
+    }
+    text = "Hill and Will were seen, quimby too; 77-12. He will climb a hill. Renal clinic follows."
+    outcome = clean(deidentifier, text, metadata=names)
+    assert not re.search(r"Hill|Will|(?i:quimby)|77-12", outcome.text)
+    assert outcome.text.endswith(". He will climb a hill. Renal clinic follows.")
 
 
 def test_other_sources_pass_untouched(deidentifier):

@@ -162,6 +162,8 @@ def test_no_text_makes_the_rules_run_away(text, detectors):
         "He takes something called Keflex, named Bactrim before.",
         "What is it called?\nGuest: I forgot.",
         "- Auscultation of Lungs: Clear.\n- Patient Education and Counseling: done.",
+        "MCH [Entitic mass] by Automated count: 31.3 pg",
+        "Pneumonia (233604007 SNOMED CT) | Provider Rating | Age At Onset",
         "Achilles reflexes; Finasteride and Methocarbamol were continued.",
     ],
 )
