@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Optional
 from megatron_biollm.config import UserError
 
 _MIB = 1 << 20
-_CHUNK_BYTES, _PACKED_BYTES = 2 * _MIB, _MIB >> 4
+_CHUNK_BYTES, _PACKED_BYTES = _MIB // 2, _MIB // 16
 _SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 64, 4 * _MIB, 64 * _MIB
 
 
