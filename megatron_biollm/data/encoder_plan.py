@@ -211,7 +211,8 @@ def _plan_sentencepiece(tokenizer: Any) -> EncoderPlan:
     proto = ModelProto.FromString(source)
     control = [piece for piece in proto.pieces if piece.type in (piece.CONTROL, piece.UNKNOWN)]
     names = tuple(piece.piece for piece in control)
-    _check_eod(tokenizer, proto.pieces[tokenizer.eod].piece in names)
+    ids = {number for number, piece in enumerate(proto.pieces) if piece.piece in set(names)}
+    _check_eod(tokenizer, tokenizer.eod in ids)
     plan = EncoderPlan(
         kind="sentencepiece",
         source=source,

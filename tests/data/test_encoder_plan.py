@@ -1,5 +1,6 @@
 """The fast path's ids are the tokenizer's own, or there is no fast path."""
 
+import gzip
 import json
 import random
 from dataclasses import replace
@@ -16,6 +17,7 @@ from megatron_biollm.tokenizer.tokenizer import TokenizerConfig, build_tokenizer
 from megatron_biollm.tokenizer.train import train_tokenizer
 from tests.data.conftest import SENTENCES
 
+SAMPLES = Path(__file__).parents[2].parent / "shared/data/corpus"
 ODD = [
     *("</s>", "<s>", "<unk>", "<0x41>", "\u2581", "\u2581\u2581", "  ", "   ", " ", "\t", "\n"),
     *("\r\n", "\0", "\x01", "\x7f", "\u200b", "\ufeff", "\u00a0", "\u3000", "\u2028", "e\u0301"),
@@ -182,6 +184,25 @@ def test_a_real_model_of_32000_pieces_is_encoded_exactly():
     plan = plan_encoder(tokenizer)
     assert plan.fast is not None, plan.reason
     assert_same_ids(tokenizer, plan, [*ODD, *odd_texts(3, 4000, pieces_of(tokenizer))])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not beside the checkout")
+def test_every_shared_sample_file_is_encoded_exactly():
+    import mistral_common
+
+    path = Path(mistral_common.__file__).parent / "data/tokenizer.model.v1"
+    tokenizer = build_tokenizer(TokenizerConfig("SentencePieceTokenizer", str(path)))
+    plan = plan_encoder(tokenizer)
+    compared = 0
+    for file in sorted(SAMPLES.rglob("*")):
+        if file.is_file():
+            packed = file.suffix == ".gz"
+            content = gzip.decompress(file.read_bytes()) if packed else file.read_bytes()
+            texts = content[:3_000_000].decode("utf-8", "replace").split("\n\n")
+            assert_same_ids(tokenizer, plan, texts)
+            compared += 1
+    assert compared > 70
 
 
 @pytest.mark.parametrize("kind", ["llama", "nmt_nfkc", "no dummy prefix", *CUTTABLE])

@@ -244,3 +244,52 @@ def test_the_tool_refuses_clearly(tmp_path, sentencepiece_model, extra, said):
     command = [*arguments(source, tmp_path / "out", sentencepiece_model), *extra]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst", "parquet"])
+def test_packed_and_parquet_input_give_the_same_bytes(tmp_path, sentencepiece_model, kind):
+    texts = [text for text in ODD_TEXTS if isinstance(text, str)] * 50
+    source = Path(write_lines(tmp_path / "in.jsonl", texts))
+    run(str(source), tmp_path / "plain", sentencepiece_model)
+    packed = tmp_path / f"in.jsonl.{kind}"
+    if kind == "gz":
+        packed.write_bytes(gzip.compress(source.read_bytes()))
+    elif kind == "zst":
+        zstandard = pytest.importorskip("zstandard")
+        packed.write_bytes(zstandard.ZstdCompressor().compress(source.read_bytes()))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({"text": texts}), packed, row_group_size=70)
+    for workers in (1, 2):
+        run(str(packed), tmp_path / "packed", sentencepiece_model, workers=workers)
+        assert read_both(tmp_path / "packed") == read_both(tmp_path / "plain")
+
+
+def test_a_dtype_too_small_for_the_vocabulary_is_refused(tmp_path, sentencepiece_model):
+    tokenizer = build_tokenizer(sentencepiece_model)
+    options = EncodeOptions(
+        write_lines(tmp_path / "in.jsonl", ["A"]), str(tmp_path / "out"), dtype="uint16"
+    )
+    preprocess(options, tokenizer)
+    tokenizer.vocab_size = 65_537
+    with pytest.raises(UserError, match="--dtype is uint16, but the tokenizer has 65537 ids"):
+        preprocess(options, tokenizer)
+
+
+@pytest.mark.parametrize("eod", [5, 400, -1])
+def test_a_wrong_end_of_document_id_is_refused(tmp_path, sentencepiece_model, eod):
+    tokenizer = build_tokenizer(sentencepiece_model)
+    tokenizer.eod = eod
+    source = write_lines(tmp_path / "in.jsonl", ["A"])
+    with pytest.raises(UserError, match=f"id of tiny.model is {eod}, which is no control token"):
+        preprocess(EncodeOptions(source, str(tmp_path / "out"), append_eod=True), tokenizer)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_nothing_heavy_is_imported_on_the_way(sentencepiece_model):
+    heavy = ["torch", "megatron", "transformers", "awkward", "nltk", "pyarrow", "datatrove"]
+    code = "import sys, megatron_biollm.data.preprocess_tool as t; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(heavy) & set(done.stdout.split())
