@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -79,9 +80,10 @@ class EncodeBenchmark:
 
 @dataclass
 class Run:
-    """One process: seconds, and the most memory that it and its children held at once, in MB."""
+    """One process and its children: seconds, processor time, and the most memory held, in MB."""
 
     seconds: float
+    cpu_seconds: float
     peak_rss_mb: float
 
 
@@ -190,7 +192,7 @@ def run_process(name: str, command: list[str], megatron_lm: Optional[str]) -> Ru
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     if megatron_lm and name in (SLOW, FAST):
         environment["PYTHONPATH"] = megatron_lm
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _children_cpu()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -202,7 +204,12 @@ def run_process(name: str, command: list[str], megatron_lm: Optional[str]) -> Ru
             f"{name} ended with exit status {process.returncode}: {said[-600:].strip()}; mend it, "
             "or leave it out by naming the others with --peers"
         )
-    return Run(seconds, watch.peak() / 1e6)
+    return Run(seconds, _children_cpu() - before, watch.peak() / 1e6)
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class _MemoryWatch:
@@ -251,6 +258,7 @@ def _row(name: str, size: int, source_bytes: int, tokens: int, runs: list[Run]) 
         "seconds": median,
         "fastest_s": min(seconds),
         "slowest_s": max(seconds),
+        "cpu_s": statistics.median(run.cpu_seconds for run in runs),
         "mb_per_second": source_bytes / 1e6 / median,
         "million_tokens_per_second": tokens / 1e6 / median,
         "peak_rss_mb": max(run.peak_rss_mb for run in runs),
@@ -280,8 +288,8 @@ def table(report: dict[str, Any]) -> str:
         f"{report['date']}, {report['hardware']}, {options['workers']} workers, "
         f"median of {options['repeats']}, whole processes",
         "",
-        "| MB | | s | fastest | slowest | MB/s | Mtok/s | memory (MB) | times | same bytes |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| MB | | s | fastest | slowest | CPU s | MB/s | Mtok/s | memory (MB) | times | same bytes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     ours = {row["size_mb"]: row["seconds"] for row in report["rows"] if row["name"] == OURS}
     for row in report["rows"]:
@@ -289,7 +297,7 @@ def table(report: dict[str, Any]) -> str:
         same = {True: "yes", False: "NO", None: ""}[row["same_bytes"]]
         lines.append(
             f"| {row['size_mb']} | {row['name']} | {row['seconds']:.2f} | {row['fastest_s']:.2f} | "
-            f"{row['slowest_s']:.2f} | {row['mb_per_second']:.1f} | "
+            f"{row['slowest_s']:.2f} | {row['cpu_s']:.2f} | {row['mb_per_second']:.1f} | "
             f"{row['million_tokens_per_second']:.2f} | {row['peak_rss_mb']:.0f} | {times:.2f} | "
             f"{same} |"
         )
