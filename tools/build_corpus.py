@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog=EXAMPLE + help_text(CorpusConfig),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", help="YAML file")
+    parser.add_argument("--config", action="append", help="YAML file; later ones go over earlier")
     parser.add_argument("--print-config", action="store_true", help="show the settings and stop")
     parser.add_argument("--no-wait", action="store_true", help="SLURM: submit the jobs and return")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")

@@ -1,10 +1,10 @@
 """Adds biomedical pieces to the tokenizer of a base model, by continuing its byte-pair encoding.
 
-The input (what tools/read_corpus.py reads: JSONL, PubMed XML, plain text, packed or not) is cut
-by the base tokenizer, and its most frequent pairs become new pieces, which are merged after all
-of the base's own: old ids keep their meaning and no text gets longer. The base is a SentencePiece
-.model file (LLaMA-2's, Mistral's), a folder with tokenizer.model, or a folder with a BPE
-tokenizer.json alone (of tools/train_tokenizer.py).
+The input (clean documents of tools/build_corpus.py, JSONL, plain text, files of every source as
+they are) is cut by the base tokenizer, and its most frequent pairs become new pieces, which are
+merged after all of the base's own: old ids keep their meaning and no text gets longer. The base is
+a SentencePiece .model file (LLaMA-2's, Mistral's), a folder with tokenizer.model, or a folder with
+a BPE tokenizer.json alone (of tools/train_tokenizer.py).
 
 Writes tokenizer.model (of a SentencePiece base), tokenizer.json, tokenizer_config.json,
 manifest.json, and extension.json, from which tools/convert_checkpoint.py makes the first rows of
@@ -18,16 +18,16 @@ import json
 import sys
 from collections.abc import Iterator
 
-from megatron_biollm.corpus.read import read_corpus
+from megatron_biollm.corpus.read import read_corpus, require_documents
 from megatron_biollm.corpus.report import CorpusReport
-from megatron_biollm.corpus.write import require_documents
 from megatron_biollm.log import Progress, run_tool
 from megatron_biollm.tokenizer.extension_report import format_report
 from megatron_biollm.tokenizer.learn_extension import learn_extension
 from megatron_biollm.tokenizer.learn_pieces import PieceRules
 
 EXAMPLE = """example:
-  python tools/extend_tokenizer.py --base Llama-2-7b-hf --input pubmed/ --output llama2-bio
+  python tools/extend_tokenizer.py --base Llama-2-7b-hf --input corpus/documents/pubmed \\
+      --output llama2-bio
   python tools/convert_checkpoint.py from-hf --input Llama-2-7b-hf --tokenizer llama2-bio \\
       --output checkpoints/base"""
 

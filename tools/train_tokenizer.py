@@ -1,8 +1,9 @@
 """Trains a byte-fallback BPE tokenizer, in LLaMA's style, on text files.
 
-Reads what tools/read_corpus.py reads: JSONL, plain text and PubMed XML, files and folders. The
-output is a folder for --tokenizer-model, with --tokenizer-type HuggingFaceTokenizer, and for
-transformers' AutoTokenizer. The same input gives the same tokenizer.
+Reads the clean documents of tools/build_corpus.py, JSONL, plain text, and the files of every source
+as they are, packed or not; of a folder all files. The output is a folder for --tokenizer-model,
+with --tokenizer-type HuggingFaceTokenizer, and for transformers' AutoTokenizer. The same input
+gives the same tokenizer.
 """
 
 import argparse
@@ -10,16 +11,15 @@ import json
 import sys
 from pathlib import Path
 
-from megatron_biollm.corpus.read import read_corpus
+from megatron_biollm.corpus.read import read_corpus, require_documents
 from megatron_biollm.corpus.report import CorpusReport
-from megatron_biollm.corpus.write import require_documents
 from megatron_biollm.log import Progress, run_tool
 from megatron_biollm.tokenizer.manifest import TokenizerManifest
 from megatron_biollm.tokenizer.tokenizer import TokenizerConfig, build_tokenizer
 from megatron_biollm.tokenizer.train import train_tokenizer
 
 EXAMPLE = """example:
-  python tools/train_tokenizer.py --input corpus.jsonl --vocab-size 32000 --output tokenizer/"""
+  python tools/train_tokenizer.py --input corpus/documents --vocab-size 32000 --output tokenizer/"""
 
 
 def parse_arguments() -> argparse.Namespace:

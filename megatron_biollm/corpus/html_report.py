@@ -247,6 +247,6 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f"{path} is missing, so the corpus is not complete; run tools/curate_corpus.py to its "
+            f"{path} is missing, so the corpus is not complete; run tools/build_corpus.py to its "
             "end"
         ) from error

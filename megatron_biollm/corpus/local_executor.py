@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
+from tqdm import tqdm
 
 from megatron_biollm.config import UserError
 from megatron_biollm.log import Progress
@@ -117,6 +118,8 @@ def _run_tasks(
     os.environ.update(environment)  # the server that forks us has that of its own beginning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Its own is a semaphore of the system, which the exit below would leave behind.
+    tqdm.set_lock(threading.RLock())
     # What datatrove says to the console is in the task's log, and the parent names the reason.
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open until the process ends)
     for rank in ranks:

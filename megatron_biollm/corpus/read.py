@@ -29,8 +29,8 @@ def read_corpus(
     """Yields the documents of all files, and fills the report as it goes.
 
     Args:
-        paths: files and folders; folders are searched through, hidden files, checksums and
-            records of downloads left aside.
+        paths: files and folders; folders are searched through, hidden files, checksums,
+            records of downloads and of shards left aside.
         report: takes one entry per file met.
         text_documents: what a document is in a ``.txt`` file: the whole "file", or the lines
             up to a "blank_line".
@@ -90,6 +90,20 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
     return list(found)
 
 
+def require_documents(count: int, report: CorpusReport) -> None:
+    """Raises UserError for an empty corpus, saying what its files were instead."""
+    if count:
+        return
+    met = [f"{Path(f.path).name}: {f.passed_over}" for f in report.passed_over[:5]]
+    for file in report.broken[:5]:
+        met.append(f"{Path(file.path).name}, {file.faults[0].position}: {file.faults[0].reason}")
+    raise UserError(
+        f"the corpus is empty: {len(report.files)} files hold 0 documents"
+        + (f" ({'; '.join(met)})" if met else "")
+        + f"; give files with text ({known_formats()})"
+    )
+
+
 def _known_as(head: bytes, name: str, text_documents: str, source: str | None) -> Format | None:
     form = find_format(head, name, source)
     if form in plain_text.FORMATS and text_documents == "blank_line":
@@ -100,4 +114,5 @@ def _known_as(head: bytes, name: str, text_documents: str, source: str | None) -
 def _is_aside(file: Path, below: Path) -> bool:
     """Hidden, or beside the sources in order to describe them; not if the file itself is given."""
     hidden = any(part.startswith(".") for part in file.relative_to(below).parts)
-    return file != below and (hidden or file.name.endswith(_COMPANIONS))
+    of_shard = file.suffix == ".json" and file.with_suffix(".jsonl.zst").exists()
+    return file != below and (hidden or of_shard or file.name.endswith(_COMPANIONS))

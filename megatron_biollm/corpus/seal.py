@@ -134,7 +134,7 @@ def read_manifest(output: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(
             f"{output / MANIFEST} is missing, so the corpus is not complete; run "
-            "tools/curate_corpus.py to its end"
+            "tools/build_corpus.py to its end"
         ) from error
 
 

@@ -11,7 +11,7 @@ from megatron_biollm.corpus.curation import curate
 from tests import slurm
 from tests.corpus.test_curation import config, digest, sources  # noqa: F401 (a fixture)
 
-TOOL = Path(__file__).parents[2] / "tools" / "curate_corpus.py"
+TOOL = Path(__file__).parents[2] / "tools" / "build_corpus.py"
 
 pytestmark = pytest.mark.skipif(slurm.missing() is not None, reason=str(slurm.missing()))
 

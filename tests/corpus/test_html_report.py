@@ -165,5 +165,5 @@ def test_tokens_are_counted_from_the_sidecars_of_encoded_shards(tmp_path):
 
 
 def test_a_corpus_that_is_not_complete_has_no_page(tmp_path):
-    with pytest.raises(UserError, match=r"report.json is missing.*tools/curate_corpus.py"):
+    with pytest.raises(UserError, match=r"report.json is missing.*tools/build_corpus.py"):
         write_report(tmp_path)

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from megatron_biollm.config import UserError
-from megatron_biollm.corpus.read import find_files, read_corpus
+from megatron_biollm.corpus.read import find_files, read_corpus, require_documents
 from megatron_biollm.corpus.report import CorpusReport
 
 
@@ -56,3 +56,19 @@ def test_a_member_that_breaks_off_takes_no_other_along(tmp_path):
     report = CorpusReport()
     assert [d.id for d in read_corpus([tmp_path], report)][-1] == "2"
     assert report.fault_count == 1 and not report.files[0].broken
+
+
+def test_the_counts_beside_a_shard_are_no_source(tmp_path):
+    (tmp_path / "00000.jsonl.zst").write_bytes(b"")
+    (tmp_path / "00000.json").write_text("{}")
+    (tmp_path / "00001.json").write_text("{}")
+    assert [file.name for file in find_files([tmp_path])] == ["00000.jsonl.zst", "00001.json"]
+
+
+def test_an_empty_corpus_is_refused_and_says_what_its_files_were(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b")
+    (tmp_path / "b.jsonl").write_text("{}")
+    report = CorpusReport()
+    assert not list(read_corpus([tmp_path], report))
+    with pytest.raises(UserError, match=r"corpus is empty: 2 files.*a\.csv: none of.*line 1"):
+        require_documents(0, report)
