@@ -288,7 +288,7 @@ def table(report: dict[str, Any]) -> str:
         f"{report['date']}, {report['hardware']}, {options['workers']} workers, "
         f"median of {options['repeats']}, whole processes",
         "",
-        "| MB | | s | fastest | slowest | CPU s | MB/s | Mtok/s | memory (MB) | times | same bytes |",
+        "| MB | | s | fastest | slowest | CPU s | MB/s | Mtok/s | MB held | times | same bytes |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     ours = {row["size_mb"]: row["seconds"] for row in report["rows"] if row["name"] == OURS}
