@@ -70,6 +70,7 @@ setup(
         ],
         "eval": [],
         "feedback": [],
-        "dev": ["pytest>=8", "ruff>=0.9"],
+        # mistral-common carries a real LLaMA-style SentencePiece model.
+        "dev": ["pytest>=8", "ruff>=0.9", "mistral-common>=1.5"],
     },
 )
