@@ -8,24 +8,15 @@ from megatron_biollm.corpus.dedup.config import ContainmentConfig
 from megatron_biollm.corpus.dedup.containment import Contained, Shares, contained_filter
 from megatron_biollm.corpus.dedup.shingles import hash_words, shingle
 from megatron_biollm.corpus.dedup.sketches import SharedShingles, Sketches, group_sizes, sample
+from tests.corpus.made_dedup import find_contained
 from tests.corpus.made_texts import Author, document, run_step, sharded
 
 CONFIG = ContainmentConfig()
 
 
-def decide(shards, folder, config=CONFIG, tasks=3):
-    for rank, shard in enumerate(shards):
-        run_step(Sketches(config, folder), shard, rank, len(shards))
-    for rank in range(tasks):
-        run_step(SharedShingles(config, folder), None, rank, tasks)
-    for rank in range(len(shards)):
-        run_step(Shares(config, folder), None, rank, len(shards))
-    run_step(Contained(config, folder), None, 0, 1)
-
-
 def dropped(shards, folder, config=CONFIG, tasks=3):
     """Identifier of each dropped document and what is given as the reason."""
-    decide(shards, folder, config, tasks)
+    find_contained(shards, folder, config, tasks)
     found = {}
     for rank, shard in enumerate(shards):
         step = contained_filter(folder)
@@ -137,23 +128,23 @@ class TestRefused:
             run_step(SharedShingles(CONFIG, tmp_path), None, 0, 1)
 
     def test_counts_of_other_sketches(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_contained(shards, tmp_path)
         run_step(Sketches(CONFIG, tmp_path), shards[1], 0, 2)
         with pytest.raises(UserError, match="sketches differs"):
             run_step(Shares(CONFIG, tmp_path), None, 0, 2)
 
     def test_another_rule_than_the_shares_were_found_by(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_contained(shards, tmp_path)
         with pytest.raises(UserError, match="rule differs"):
             run_step(Contained(ContainmentConfig(share=0.9), tmp_path), None, 0, 1)
 
     def test_other_documents_than_were_judged(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_contained(shards, tmp_path)
         with pytest.raises(UserError, match="are not those"):
             run_step(contained_filter(tmp_path), shards[1], 0, 2)
 
     @pytest.mark.parametrize("stage", [Shares, Contained])
     def test_tasks_that_do_not_fit(self, shards, tmp_path, stage):
-        decide(shards, tmp_path)
+        find_contained(shards, tmp_path)
         with pytest.raises(UserError, match="4 tasks for"):
             run_step(stage(CONFIG, tmp_path), None, 0, 4)

@@ -32,27 +32,10 @@ from megatron_biollm.corpus.dedup.signatures import (
     similarities,
 )
 from megatron_biollm.corpus.dedup.sketches import SharedShingles, Sketches
+from tests.corpus.made_dedup import find_near_duplicates, without_near_duplicates
 from tests.corpus.made_texts import Author, document, run_step, sharded
 
 CONFIG = NearDuplicateConfig()
-
-
-def decide(shards, folder, config=CONFIG, workers=1):
-    for rank, shard in enumerate(shards):
-        run_step(Signatures(config, folder), shard, rank, len(shards))
-    tasks = config.num_buckets * workers
-    for rank in range(tasks):
-        run_step(Buckets(config, folder), None, rank, tasks)
-    run_step(Clusters(config, folder), None, 0, 1)
-
-
-def kept(shards, folder, config=CONFIG, workers=1):
-    decide(shards, folder, config, workers)
-    return {
-        left.id
-        for rank, shard in enumerate(shards)
-        for left in run_step(near_duplicate_filter(folder), shard, rank, len(shards))
-    }
 
 
 @pytest.fixture
@@ -65,7 +48,7 @@ def test_edited_copies_are_found_and_nothing_else(author, tmp_path, share):
     texts = [author.text(220) for _ in range(400)]
     originals = [document(f"{n}", text) for n, text in enumerate(texts)]
     copies = [document(f"{n}e", author.edited(texts[n], share)) for n in range(0, 400, 2)]
-    left = kept(sharded(originals + copies, 3), tmp_path)
+    left = without_near_duplicates(sharded(originals + copies, 3), tmp_path)
     found = sum(copy.id not in left or copy.id[:-1] not in left for copy in copies)
     dropped = len(originals) + len(copies) - len(left)
     assert found / len(copies) >= 0.95
@@ -78,7 +61,7 @@ def test_the_one_kept_does_not_depend_on_the_order(author, tmp_path, seed):
     documents = [document(str(n), author.text(100)) for n in range(10)]
     documents += [document("200", text), document("30", text), document("30", text, "patents")]
     random.Random(seed).shuffle(documents)
-    decide(sharded(documents, 4), tmp_path)
+    find_near_duplicates(sharded(documents, 4), tmp_path)
     dropped = []
     for rank, shard in enumerate(sharded(documents, 4)):
         step = near_duplicate_filter(tmp_path)
@@ -105,27 +88,27 @@ def test_the_document_most_worth_keeping_stays(author, tmp_path, better, worse):
 
     for values in (better, worse):
         values["words_kept"] = values.pop("words", 150)
-    assert kept([[of("a", **worse), of("b", **better)]], tmp_path) == {"b"}
+    assert without_near_duplicates([[of("a", **worse), of("b", **better)]], tmp_path) == {"b"}
 
 
 def test_of_many_copies_one_stays_however_the_work_is_shared(author, tmp_path):
     text = author.text(120)
     copies = [document(str(100 + n), text) for n in range(50)]
-    assert kept(sharded(copies, 7), tmp_path / "1") == {"100"}
-    assert kept(sharded(copies, 7), tmp_path / "2", workers=2) == {"100"}
+    assert without_near_duplicates(sharded(copies, 7), tmp_path / "1") == {"100"}
+    assert without_near_duplicates(sharded(copies, 7), tmp_path / "2", workers=2) == {"100"}
 
 
 def test_what_shares_only_a_form_stays(author, tmp_path):
     form = author.text(150)
     notes = [document(str(n), f"{form} {author.text(150)}") for n in range(20)]
-    assert len(kept([notes], tmp_path)) == 20
+    assert len(without_near_duplicates([notes], tmp_path)) == 20
 
 
 def test_a_chain_of_ever_different_texts_is_not_dropped_whole():
     rows = np.random.default_rng(0).integers(0, 256, (1, ROW_BYTES), np.uint8).repeat(9, axis=0)
     for place in range(1, 9):
         rows[place:, np.random.default_rng(place).permutation(ROW_BYTES)[: ROW_BYTES // 4]] += place
-    clusters = list(split(rows, CONFIG))
+    clusters = list(split(rows, np.zeros(9, bool), CONFIG))
     assert 0 < sum(len(cluster.dropped) for cluster in clusters) < 8
     assert clusters[0].kept == 0 and 8 not in clusters[0].dropped
 
@@ -133,14 +116,14 @@ def test_a_chain_of_ever_different_texts_is_not_dropped_whole():
 def test_short_texts_have_signatures_and_texts_without_words_are_left_alone(tmp_path):
     texts = ["Reply.", "reply", "No comment", "***", "???", "\u2026"]
     documents = [document(str(n), text) for n, text in enumerate(texts)]
-    assert kept([documents], tmp_path) == {"0", "2", "3", "4", "5"}
+    assert without_near_duplicates([documents], tmp_path) == {"0", "2", "3", "4", "5"}
 
 
 def test_empty_shards_and_an_empty_corpus_pass(author, tmp_path):
     text = author.text(100)
     shards = [[], [document("1", text)], [], [document("2", text)]]
-    assert kept(shards, tmp_path / "some") == {"1"}
-    assert kept([[], []], tmp_path / "none") == set()
+    assert without_near_duplicates(shards, tmp_path / "some") == {"1"}
+    assert without_near_duplicates([[], []], tmp_path / "none") == set()
 
 
 def test_signatures_estimate_the_similarity(author):
@@ -169,7 +152,9 @@ def test_datatrove_reads_the_signatures(author, tmp_path):
 
 def test_the_report_shows_the_members_of_clusters(author, tmp_path):
     text = author.text(100)
-    kept([[document("1", text), document("2", author.text(90)), document("3", text)]], tmp_path)
+    without_near_duplicates(
+        [[document("1", text), document("2", author.text(90)), document("3", text)]], tmp_path
+    )
     assert read_summary(cluster_folder(tmp_path))["sizes"] == {"2": 1}
     samples = read_samples(cluster_folder(tmp_path))
     assert [(s["id"], s["kept"]) for s in samples] == [("1", True), ("3", False)]
@@ -192,36 +177,36 @@ class TestRefused:
             run_step(near_duplicate_filter(tmp_path), [], 0, 1)
 
     def test_a_signature_task_that_broke_off(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_near_duplicates(shards, tmp_path)
         with pytest.raises(ZeroDivisionError):
             run_step(Signatures(CONFIG, tmp_path), (1 / 0 for _ in "x"), 1, 3)
         with pytest.raises(UserError, match="not done"):
             run_step(Clusters(CONFIG, tmp_path), None, 0, 1)
 
     def test_tasks_left_from_a_run_with_more_shards(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_near_duplicates(shards, tmp_path)
         run_step(Signatures(CONFIG, tmp_path), shards[0], 0, 1)
         with pytest.raises(UserError, match="another run"):
             run_step(Buckets(CONFIG, tmp_path), None, 0, 40)
 
     def test_signatures_of_other_settings(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_near_duplicates(shards, tmp_path)
         with pytest.raises(UserError, match="settings differs"):
             run_step(Buckets(NearDuplicateConfig(ngram=5), tmp_path), None, 0, 40)
 
     def test_pairs_of_other_signatures(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_near_duplicates(shards, tmp_path)
         run_step(Signatures(CONFIG, tmp_path), shards[0][:1], 0, 3)
         with pytest.raises(UserError, match="signatures differs"):
             run_step(Clusters(CONFIG, tmp_path), None, 0, 1)
 
     def test_other_documents_than_were_judged(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_near_duplicates(shards, tmp_path)
         with pytest.raises(UserError, match="are not those"):
             run_step(near_duplicate_filter(tmp_path), shards[0][1:], 0, 3)
 
     def test_another_number_of_shards(self, shards, tmp_path):
-        decide(shards, tmp_path)
+        find_near_duplicates(shards, tmp_path)
         with pytest.raises(UserError, match="made for 3"):
             run_step(near_duplicate_filter(tmp_path), shards[0], 0, 2)
 

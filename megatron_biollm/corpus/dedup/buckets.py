@@ -16,6 +16,7 @@ from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.dedup.config import NearDuplicateConfig
+from megatron_biollm.corpus.dedup.rule import alike
 from megatron_biollm.corpus.dedup.shingles import mix
 from megatron_biollm.corpus.dedup.signatures import (
     datatrove_config,
@@ -77,8 +78,9 @@ class Buckets(MinhashDedupBuckets):
         )
 
     def _alike(self, tables: Tables, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        shingles, words = similarities(read_rows(tables, first), read_rows(tables, second))
-        return (shingles >= self.settings.similarity) & (words >= self.settings.word_similarity)
+        forms = (tables.rows(first)["form"] & tables.rows(second)["form"]).astype(bool)
+        found = similarities(read_rows(tables, first), read_rows(tables, second))
+        return alike(*found, forms, self.settings)
 
     def _read(
         self, tables: Tables, bucket: int, worker: int, world_size: int
@@ -105,7 +107,8 @@ def pair_folder(folder: str | Path) -> Path:
 
 def alike_id(config: NearDuplicateConfig) -> list[float]:
     """Tells pairs found under one rule from those found under another."""
-    return [config.similarity, config.word_similarity]
+    for_forms = [config.form_similarity, config.form_word_similarity]
+    return [config.similarity, config.word_similarity, *for_forms]
 
 
 def pair_path(folder: Path, bucket: int, worker: int) -> Path:

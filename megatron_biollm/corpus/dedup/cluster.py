@@ -25,12 +25,12 @@ from megatron_biollm.config import UserError
 from megatron_biollm.corpus.dedup.buckets import alike_id, pair_folder
 from megatron_biollm.corpus.dedup.config import NearDuplicateConfig
 from megatron_biollm.corpus.dedup.removals import Removals, RemoveListed
+from megatron_biollm.corpus.dedup.rule import like_the_first
 from megatron_biollm.corpus.dedup.signatures import (
     datatrove_config,
     read_rows,
     signature_folder,
     signature_id,
-    similarities,
 )
 from megatron_biollm.corpus.dedup.tables import Tables, map_rows, read_records
 
@@ -84,8 +84,9 @@ class Clusters(MinhashDedupCluster):
         found = []
         for places in _blocks(labels):
             rows = read_rows(tables, members[places])
+            forms = tables.rows(members[places])["form"].astype(bool)
             for component in _components_of(labels[places]):
-                for cluster in split(rows[component], self.settings):
+                for cluster in split(rows[component], forms[component], self.settings):
                     found.append(
                         Cluster(
                             int(places[component[cluster.kept]]),
@@ -126,19 +127,15 @@ def components(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return members, connected_components(links, directed=False)[1].astype(np.int64)
 
 
-def split(rows: np.ndarray, config: NearDuplicateConfig) -> Iterator[Cluster]:
-    """Clusters of a connected component: each document kept, with those like it.
-
-    Two edited copies of a text differ from one another about twice as much as from the text
-    itself, so documents joined by a third may have half the similarity asked of a pair.
+def split(rows: np.ndarray, forms: np.ndarray, config: NearDuplicateConfig) -> Iterator[Cluster]:
+    """Clusters of a connected component: each document kept, with those that go in its favour.
 
     Args:
-        rows: as from `read_rows`, the document most worth keeping first.
+        rows, forms: as for `like_the_first`, the document most worth keeping first.
     """
     left = np.arange(len(rows))
     while len(left):
-        shingles, words = similarities(rows[left[0]], rows[left[1:]])
-        near = (shingles >= config.similarity / 2) & (words >= config.word_similarity**2)
+        near, shingles = like_the_first(rows[left], forms[left], config)
         if near.any():
             yield Cluster(int(left[0]), left[1:][near], shingles[near])
         left = left[1:][~near]

@@ -81,7 +81,19 @@ class Shares(PipelineStep):
         contained = np.empty(int(kept.sum()), CONTAINED)
         contained["short"], contained["long"] = pairs["short"][kept], pairs["long"][kept]
         contained["share"] = shares[kept]
-        return contained
+        return contained[self._not_only_the_form(tables, contained, of_short[kept])]
+
+    def _not_only_the_form(
+        self, tables: Tables, contained: np.ndarray, of_short: np.ndarray
+    ) -> np.ndarray:
+        """Which pairs are no two records of one form, or are so and repeat each other all the same.
+
+        One shingle more is taken to be missing: of a short record with another name or number in it
+        a handful of shingles are kept, and often just those beside the change.
+        """
+        forms = tables.rows(contained["short"])["form"] & tables.rows(contained["long"])["form"]
+        share = contained["share"] * of_short / (of_short + 1)
+        return (forms == 0) | (share >= self.settings.form_share)
 
 
 class Contained(PipelineStep):
@@ -151,7 +163,7 @@ def contained_folder(folder: str | Path) -> Path:
 
 
 def _made_from(tables: Tables, config: ContainmentConfig) -> dict:
-    rule = [shared_id(config), config.share, config.min_shingles]
+    rule = [shared_id(config), config.share, config.form_share, config.min_shingles]
     return {"sketches": tables.digests, "rule": rule}
 
 

@@ -65,7 +65,8 @@ class Signatures(MinhashDedupSignature):
         self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
         remove_record(self.folder, rank)
-        table = TableWriter(self.folder, rank, self.settings.preferred_sources)
+        sources = self.settings.preferred_sources, self.settings.form_sources
+        table = TableWriter(self.folder, rank, *sources)
         unsorted = Scratch(self.folder / "scratch" / f"{rank:05d}", self.settings.num_buckets)
         with table, unsorted, whole_file(row_path(self.folder, rank)) as rows:
             for batch in batched(data):
@@ -159,7 +160,8 @@ def datatrove_config(config: NearDuplicateConfig) -> MinhashConfig:
 
 def signature_id(config: NearDuplicateConfig) -> str:
     """Tells signatures that can be compared from those that cannot."""
-    names = ("ngram", "num_buckets", "hashes_per_bucket", "seed", "preferred_sources")
+    sources = ("preferred_sources", "form_sources")
+    names = ("ngram", "num_buckets", "hashes_per_bucket", "seed", *sources)
     values = asdict(config)
     return xxhash.xxh64_hexdigest(repr([values[name] for name in names]).encode())
 

@@ -64,7 +64,8 @@ class Sketches(PipelineStep):
         self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
         remove_record(self.folder, rank)
-        table = TableWriter(self.folder, rank, self.settings.preferred_sources)
+        sources = self.settings.preferred_sources, self.settings.form_sources
+        table = TableWriter(self.folder, rank, *sources)
         unsorted = Scratch(self.folder / "scratch" / f"{rank:05d}", _PARTS)
         with table, unsorted, whole_file(count_path(self.folder, rank)) as counts:
             for batch in batched(data):
@@ -219,7 +220,7 @@ def read_sorted(folder: Path, dtype: np.dtype, task: int) -> np.ndarray:
 def sketch_id(config: ContainmentConfig) -> str:
     """Tells sketches that can be compared from those that cannot."""
     values = asdict(config)
-    names = ("ngram", "modulus", "preferred_sources")
+    names = ("ngram", "modulus", "preferred_sources", "form_sources")
     return xxhash.xxh64_hexdigest(repr([values[name] for name in names]).encode())
 
 

@@ -24,9 +24,16 @@ import xxhash
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.document import Document
 
-# key: hash of source and id. source: place among the preferred sources.
+# key: hash of source and id. source: place among the preferred sources. form: of a form source.
 ROW = np.dtype(
-    [("key", "<u8"), ("words", "<u8"), ("version", "<u4"), ("source", "u1"), ("retracted", "u1")]
+    [
+        ("key", "<u8"),
+        ("words", "<u8"),
+        ("version", "<u4"),
+        ("source", "u1"),
+        ("retracted", "u1"),
+        ("form", "u1"),
+    ]
 )
 
 
@@ -95,9 +102,16 @@ class TableWriter:
     documents: how many there were so far.
     """
 
-    def __init__(self, folder: Path, rank: int, preferred_sources: Sequence[str]):
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        preferred_sources: Sequence[str],
+        form_sources: Sequence[str],
+    ):
         self.paths = (_rows_path(folder, rank), _names_path(folder, rank))
         self.preferred_sources = list(preferred_sources)
+        self.form_sources = frozenset(form_sources)
         self.documents = 0
         self.keys = xxhash.xxh64()
 
@@ -116,6 +130,7 @@ class TableWriter:
         for row, document in zip(rows, documents, strict=True):
             row["key"] = document_key(document.source, document.id)
             row["source"] = self._place(document.source)
+            row["form"] = document.source in self.form_sources
             row["retracted"] = bool(document.metadata.get("retracted"))
             row["version"] = _version(document.metadata.get("version"))
             self.names.write(f"{json.dumps([document.source, document.id])}\n".encode())
