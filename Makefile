@@ -1,7 +1,7 @@
 # Every target sets itself up in a local environment first, once.
 #
-#   make quickstart                  raw text to an exported, generating model, on a laptop
-#   make quickstart CORPUS=my/files  the same with your own JSONL, plain text or PubMed XML
+#   make quickstart                  source files to an exported, generating model, on a laptop
+#   make quickstart CORPUS=my/files  the same with your own: PubMed, PMC, trials, notes, patents, text
 #   make test                        the tests
 #   make test-slow                   the long proofs
 #   make test-core-range             the layouts with the newest megatron-core, on Python 3.12

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# From raw text to a model that transformers loads, on a laptop.
+# From source files to a model that transformers loads, on a laptop.
 #
-#   examples/quickstart/run.sh            an invented sample corpus
-#   examples/quickstart/run.sh my/files   your own: plain text, JSONL(.gz), PubMed XML(.gz)
+#   examples/quickstart/run.sh            invented sample sources
+#   examples/quickstart/run.sh my/files   your own: PubMed, PMC, ClinicalTrials.gov, clinical notes,
+#                                         patents, JSONL, plain text; a file or a folder
 #
 # WORK    folder for everything that is made [runs/quickstart]
 # STEPS   optimizer steps, the first 60 % in one layout and the rest in another [300]
 # PROMPT  what the exported model continues ["Patients with"]
+# SOURCE  what your files are where their content cannot say it: clinical_notes for tables and text
+# BIOLLM_DEID_SECRET  key of the surrogates in clinical notes [one for this run alone]
 set -euo pipefail
 
 corpus=${1:-}
@@ -24,41 +27,70 @@ export PYTHONWARNINGS="ignore:Transformer Engine and Apex are not installed"
 step=0
 say() {
   step=$((step + 1))
-  printf '\n[%d/9, %d s] %s\n' "$step" "$SECONDS" "$*" >&2
+  printf '\n[%d/11, %d s] %s\n' "$step" "$SECONDS" "$*" >&2
+}
+
+# Exit status 3: all done, but some files or records were broken and have been named.
+build_corpus() {
+  local status=0
+  python "$tools/build_corpus.py" "${curation[@]}" "$@" || status=$?
+  [ "$status" = 0 ] || [ "$status" = 3 ] || exit "$status"
+  [ "$status" = 0 ] || echo "what is named as broken is left out; the rest goes on" >&2
 }
 
 if [ -e "$work" ]; then
-  # Only what this script has made is replaced.
+  # Only what this script has made is replaced, and never what it is to read.
   [ -e "$work/.quickstart" ] || { echo "error: $work exists; give another with WORK=..." >&2; exit 2; }
+  case $(realpath -m "${corpus:-/}")/ in "$(realpath "$work")"/*)
+    echo "error: $corpus lies in $work, which is replaced; give another with WORK=..." >&2; exit 2 ;;
+  esac
   rm -rf "$work"
 fi
 mkdir -p "$work" && touch "$work/.quickstart"
 
 if [ -n "$corpus" ]; then
-  vocab_size=4096
-  say "reading $corpus"
+  say "taking $corpus as the sources"
+  paths=${SOURCE:+sources.$SOURCE.}paths
+  curation=("$paths=['$corpus']" task_mb=8 buckets=2)
   # One text file holds documents between blank lines; in a folder each text file is one.
-  documents=file
-  case $corpus in *.txt) documents=blank_line ;; esac
-  python "$tools/read_corpus.py" --input "$corpus" --output "$work/corpus.jsonl" \
-    --text-documents "$documents"
+  case $corpus in *.txt) [ -n "${SOURCE:-}" ] || curation+=(text_documents=blank_line) ;; esac
 else
-  vocab_size=2048
-  say "writing a sample corpus of invented abstracts"
-  python "$here/make_corpus.py" "$work/corpus.jsonl"
+  say "writing sample sources, all of them invented"
+  python "$here/make_corpus.py" "$work/sources"
+  curation=(--config "$here/corpus.yaml" "paths=['$work/sources']"
+    "decontaminate.benchmarks=['$here/benchmark.jsonl']")
+fi
+curation+=("output_dir=$work/corpus")
+if [ -z "${BIOLLM_DEID_SECRET:-}" ]; then
+  echo "BIOLLM_DEID_SECRET is not set: clinical notes get surrogates by a secret of this run" >&2
+  BIOLLM_DEID_SECRET=$(python -c 'import secrets; print(secrets.token_hex(32))')
+  export BIOLLM_DEID_SECRET
 fi
 
-say "training a tokenizer on it"
-python "$tools/train_tokenizer.py" --input "$work/corpus.jsonl" --vocab-size $vocab_size \
-  --output "$work/tokenizer"
+say "curating: parse, clean, de-identify, remove duplicates and benchmark questions"
+build_corpus
 
-say "encoding the text into indexed binaries"
-python "$tools/preprocess_data.py" --input "$work/corpus.jsonl" --output-prefix "$work/corpus" \
-  --tokenizer-type HuggingFaceTokenizer --tokenizer-model "$work/tokenizer" \
-  --append-eod --workers 2
+say "training a base tokenizer on the clean text"
+sizes=$(python "$here/sizes.py" "$work/corpus/manifest.json")
+read -r vocab_size pieces frequency sources <<<"$sizes"
+python "$tools/train_tokenizer.py" --input "$work/corpus/documents" --vocab-size "$vocab_size" \
+  --output "$work/base_tokenizer"
 
-run=(--config "$here/tiny.yaml" "run_dir=$work/run" "data.data_path=[$work/corpus_text_document]"
-  "tokenizer.tokenizer_model=$work/tokenizer" "training.train_iters=$steps")
+say "extending its vocabulary, encoding the text, weighing the sources"
+if [ "$pieces" = 0 ]; then
+  encoding=("encode.tokenizer_model=$work/base_tokenizer")
+else
+  encoding=("vocabulary.base=$work/base_tokenizer" "vocabulary.add=$pieces"
+    "vocabulary.min_frequency=$frequency" "vocabulary.sources=$sources")
+fi
+# Curation is done and is not repeated, nor need its summary be.
+build_corpus "${encoding[@]}" >/dev/null
+
+say "looking into what was encoded"
+python "$tools/inspect_data.py" "$work/corpus/encoded" --top 5 --verify --plot "$work/lengths.png"
+
+run=(--config "$here/tiny.yaml" --config "$work/corpus/blend.yaml" "run_dir=$work/run"
+  "training.train_iters=$steps" "optimizer.lr_warmup_iters=$((steps < 40 ? steps / 2 : 20))")
 
 say "building the sample index"
 python "$tools/build_index.py" "${run[@]}"
@@ -81,5 +113,5 @@ python "$here/generate.py" "$work/export" "$prompt"
 say "drawing the loss curve"
 python "$tools/plot_run.py" "$work/run" --output "$work/loss.png"
 
-printf '\nall in %s, %d s: checkpoints in run/, the model in export/, the loss curve in loss.png\n' \
+printf '\nall in %s, %d s: text and its page in corpus/report.html, checkpoints in run/, the model in export/,\nthe loss curve in loss.png\n' \
   "$work" "$SECONDS" >&2

@@ -20,9 +20,7 @@ def test_a_shipped_config_obeys_every_rule(path):
     config.set_vocab_size(config.model.vocab_size or 4096, "the tokenizer")
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in RUNS if "gpu" in p.stem], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", [p for p in RUNS if "gpu" in p.stem], ids=lambda path: path.name)
 def test_a_shipped_config_fits_its_world(path):
     world_size = int(re.search(r"_(\d+)gpu", path.stem)[1])
     load_run_config(path).check_world(world_size)
