@@ -5,10 +5,14 @@
     python tools/benchmark.py encode --input pubmed.jsonl --tokenizer-model tokenizer.model \\
         --megatron-lm ../Megatron-LM --python ../venv/bin/python --workers 2 --json
 
+    python tools/benchmark.py corpus --input pubmed26n0001.xml.gz
+
 train: a training step beside the loop that people would write with transformers, in turns in one
 process; the figure is the ratio of median step times.
 encode: text to a finished .bin and .idx beside Megatron-LM's two scripts, datatrove's Megatron
 tokenizer and bare sentencepiece, whole processes in turns, on real text repeated to each size.
+corpus: one source file through the reader and every step of the curation, in megabytes per second
+of one core; beside bare lxml, and datatrove's own near-duplicate signatures where spaCy is there.
 """
 
 import argparse
@@ -22,11 +26,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "encode"))
+    parser.add_argument("what", choices=("train", "encode", "corpus"))
     what = parser.parse_args(sys.argv[1:2]).what
     parser = argparse.ArgumentParser(prog=f"{parser.prog} {what}")
     parser.add_argument("--json", action="store_true", help="the full report instead of the table")
-    {"train": train, "encode": encode}[what](parser)
+    {"train": train, "encode": encode, "corpus": corpus}[what](parser)
     return 0
 
 
@@ -68,6 +72,19 @@ def encode(parser: argparse.ArgumentParser) -> None:
     from megatron_biollm.recipes.encode_benchmark import EncodeBenchmark, benchmark_encoding, table
 
     report = benchmark_encoding(EncodeBenchmark(**args))
+    print(json.dumps(report, indent=1) if as_json else table(report))
+
+
+def corpus(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--input", required=True, help="a source file, for example PubMed XML")
+    add("--megabytes", type=int, default=100, help="of bytes and of text, repeated up to it [100]")
+    add("--repeats", type=int, default=3, help="of each measurement [3]")
+    args = vars(parser.parse_args(sys.argv[2:]))
+    as_json = args.pop("json")
+    from megatron_biollm.recipes.corpus_benchmark import CorpusBenchmark, benchmark_corpus, table
+
+    report = benchmark_corpus(CorpusBenchmark(**args))
     print(json.dumps(report, indent=1) if as_json else table(report))
 
 
