@@ -1,4 +1,4 @@
-"""De-identifies clinical notes, audits what is left, or measures the recall of the rules.
+"""De-identifies clinical notes, audits what is left, measures the rules, or learns their word list.
 
 Reads JSONL documents ({"text", "id", "source", ...}), a CSV with a column of text, or plain text
 (one note a file), and writes JSONL. The secret comes from the environment variable
@@ -8,6 +8,7 @@ processed is dropped and counted, never passed.
 example:
   BIOLLM_DEID_SECRET=$(cat secret.txt) python tools/deidentify.py notes.jsonl -o clean.jsonl --audit
   python tools/deidentify.py --measure synth_dataset_v2.json.gz --output measured.json
+  python tools/deidentify.py --learn-words pubmed/ pmc/ --output words.txt.gz
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.deidentify.config import DeidentifyConfig
+from megatron_biollm.corpus.deidentify.learn_words import learn_words_file
 from megatron_biollm.corpus.deidentify.run import deidentify_file, measure_file
 from megatron_biollm.log import run_tool
 
@@ -38,6 +40,12 @@ def parse_arguments() -> argparse.Namespace:
         "--drop-residual", action="store_true", help="drop notes in which the audit finds something"
     )
     parser.add_argument("--measure", metavar="LABELLED", help="measure on a labelled set instead")
+    parser.add_argument(
+        "--learn-words",
+        nargs="+",
+        metavar="PATH",
+        help="write the words that these files and folders use in lower case, instead",
+    )
     parser.add_argument("--record", action="store_true", help="keep the result in the package")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()
@@ -47,6 +55,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.measure:
         result, text = measure_file(arguments.measure, arguments.output, arguments.record)
+    elif arguments.learn_words and arguments.output:
+        result, text = learn_words_file(arguments.learn_words, Path(arguments.output))
     elif arguments.input and arguments.output:
         config = DeidentifyConfig(
             secret_file=arguments.secret_file,
@@ -58,7 +68,9 @@ def main() -> None:
             Path(arguments.input), Path(arguments.output), config, columns, arguments.audit
         )
     else:
-        raise UserError("neither input and --output nor --measure is given; see --help")
+        raise UserError(
+            "none of input, --learn-words (both with --output) and --measure is given; see --help"
+        )
     print(json.dumps(result, indent=2) if arguments.json else text)
 
 

