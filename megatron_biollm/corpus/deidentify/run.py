@@ -22,7 +22,16 @@ from megatron_biollm.corpus.steps import Drop
 from megatron_biollm.log import Progress
 
 _LONGEST_CELL = 64 * 1024 * 1024
-_SUMMARY = ("texts", "identifiers", "leak_rate", "character_recall", "recall_by_label", "faker")
+_SUMMARY = (
+    "texts",
+    "identifiers",
+    "leak_rate",
+    "character_recall",
+    "recall_by_label",
+    "precision_by_kind",
+    "caveat",
+    "packages",
+)
 
 
 def deidentify_file(

@@ -79,4 +79,5 @@ def _totals(measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
     found = measured["identifiers"]
     names = ("labelled", "recall", "precision")
     own = {name: found.get(name) for name in names}
-    return {**own, "texts": measured.get("texts"), "leak_rate": measured.get("leak_rate")}
+    beside = ("texts", "leak_rate", "caveat")
+    return {**own, **{name: measured.get(name) for name in beside}}

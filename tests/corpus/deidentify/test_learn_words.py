@@ -22,8 +22,8 @@ def test_a_word_needs_two_texts():
 
 def test_a_name_needs_more_texts_in_lower_case_than_with_a_capital():
     slips = ["Seen by anna.", "Ask anna by noon.", "Not anna."]
-    assert learned(*slips, *["Anna came."] * 4) == ["by"]
-    assert learned(*slips, "Anna came.") == ["anna", "by"]
+    assert learned(*slips, *["Anna."] * 4) == ["by"]
+    assert learned(*slips, "Anna.") == ["anna", "by"]
     assert "grace" in learned("With grace.", "The grace.", "Some grace.")
 
 

@@ -17,7 +17,7 @@ from megatron_biollm.corpus.deidentify.measure import (
     measure_halves,
     read_labelled,
 )
-from megatron_biollm.corpus.deidentify.measured import measured
+from megatron_biollm.corpus.deidentify.measured import measured, measured_line
 from megatron_biollm.corpus.deidentify.spans import Span, resolve
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "corpus" / "notes"
@@ -123,3 +123,9 @@ def test_the_measured_recall_is_the_one_that_is_told(lexicon):
     # Names come from the package faker, whose lists grow from version to version.
     assert result["identifiers"]["recall"] >= told["identifiers"]["recall"] - 0.01
     assert result["identifiers"]["precision"] >= told["identifiers"]["precision"] - 0.01
+
+
+def test_the_line_tells_that_the_reported_half_is_no_blind_test():
+    assert "were watched meanwhile" in measured_line()
+    assert measured()["caveat"] in measured_line()
+    assert measured()["precision_by_kind"]["name"]["precision"] > 0.95
