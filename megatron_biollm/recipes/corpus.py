@@ -33,6 +33,7 @@ from megatron_biollm.data.preprocess import preprocess
 from megatron_biollm.tokenizer.learn_extension import learn_extension
 from megatron_biollm.tokenizer.learn_pieces import PieceRules
 from megatron_biollm.tokenizer.manifest import TokenizerManifest
+from megatron_biollm.tokenizer.mergeable import open_vocabulary
 from megatron_biollm.tokenizer.tokenizer import TokenizerConfig, build_tokenizer
 
 
@@ -99,7 +100,8 @@ def encoding_stages(config: CorpusConfig, tasks: int, sealed: str, output: Path)
     """The stages behind curation; `sealed` names the state of the shards."""
     folder, stages = output / "stages", []
     tokenizer = _tokenizer(config, output)
-    key = digest(sealed, dataclasses.asdict(config.vocabulary), dataclasses.asdict(config.encode))
+    settings = dataclasses.asdict(config.vocabulary), dataclasses.asdict(config.encode)
+    key = digest(sealed, *settings, _given_sha256(config))
     if config.vocabulary.base:
         learning = LearnVocabulary(config.vocabulary, output)
         stages.append(Stage("vocabulary", 1, [learning], folder / f"10-vocabulary-{key}"))
@@ -221,6 +223,14 @@ def write_yaml(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
     temporary.replace(path)
+
+
+def _given_sha256(config: CorpusConfig) -> str | None:
+    """Of the tokenizer that is given: by the next run its path may hold another one."""
+    if config.vocabulary.base:
+        return open_vocabulary(config.vocabulary.base).tokenizer.sha256
+    given = _tokenizer(config, Path())
+    return build_tokenizer(given).sha256 if given else None
 
 
 def _tokenizer(config: CorpusConfig, output: Path) -> TokenizerConfig | None:

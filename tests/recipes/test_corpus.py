@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,19 @@ def test_another_tokenizer_encodes_again_and_leaves_the_text_alone(sources, tmp_
         sidecar = read_sidecar(str(tmp_path / "out" / "encoded" / "pubmed" / "00000_text_document"))
         assert sidecar["tokenizer"]["sha256"] == opened(tmp_path / name).sha256
     assert len(list((tmp_path / "out" / "stages").glob("1-extract-*"))) == 1
+
+
+@pytest.mark.parametrize("field", ["encode.tokenizer_model", "vocabulary.base"])
+def test_another_tokenizer_at_the_same_path_encodes_again(sources, tmp_path, field):
+    fields = {field: tmp_path / "base", "vocabulary.add": 8, "vocabulary.min_frequency": 2}
+    digests = set()
+    for text in (ABSTRACT, "the kidneys of mice " * 9):
+        shutil.rmtree(tmp_path / "base", ignore_errors=True)
+        train_tokenizer([text], 512, tmp_path / "base")
+        build_corpus(config(sources, **fields))
+        sidecar = read_sidecar(str(tmp_path / "out" / "encoded" / "pubmed" / "00000_text_document"))
+        digests.add(sidecar["tokenizer"]["sha256"])
+    assert len(digests) == 2
 
 
 def test_a_shard_that_is_no_more_takes_its_binaries_along(sources, tmp_path):
