@@ -78,6 +78,13 @@ class EncodeBenchmark:
             raise UserError(f"unknown peer {', '.join(unknown)}; there are: {'; '.join(known)}")
 
 
+def _shown(options: EncodeBenchmark) -> dict[str, Any]:
+    """The options without what only this machine knows."""
+    left_out = ("scratch", "python", "megatron_lm")
+    names = {name: Path(getattr(options, name)).name for name in ("input", "tokenizer_model")}
+    return {k: v for k, v in asdict(options).items() if k not in left_out} | names
+
+
 @dataclass
 class Run:
     """One process and its children: seconds, processor time, and the most memory held, in MB."""
@@ -107,7 +114,7 @@ def benchmark_encoding(options: EncodeBenchmark) -> dict[str, Any]:
                 path.unlink()
     return {
         "rows": rows,
-        "options": {k: v for k, v in asdict(options).items() if k not in ("scratch", "python")},
+        "options": _shown(options),
         "hardware": f"{_processor()}, {os.cpu_count()} cores",
         "versions": _versions(),
         "date": time.strftime("%Y-%m-%d"),
