@@ -18,19 +18,18 @@ from megatron_biollm.corpus.deidentify.lexicon import Lexicon
 KINDS = ("unknown_word", "digits", "date_shape", "net_mark", "header_name", "title_name", "holiday")
 
 _DIGITS = re.compile(r"\d(?:[ -]?\d){6,}")
-_DATE = re.compile(
-    r"\b\d{1,2}([/-])\d{1,2}\1(?:\d{2}|\d{4})\b|\b\d{4}-\d{2}-\d{2}\b"
-    r"|\b(?:Jan|Feb|Apr|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?\s\d{1,2}\b"
-)
+_DATE = re.compile(r"\d(?<!\w\d)(?:\d?([/-])\d{1,2}\1(?:\d{2}|\d{4})|\d{3}-\d{2}-\d{2})\b")
+# What begins with a literal is found fastest; that a word begins there is looked at afterwards.
+_MONTH_DAY = re.compile(r"(?:Jan|Feb|Apr|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?\s\d{1,2}\b")
 _NET = re.compile(r"\S@\S|://|\bwww\.")
 _WORD = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}")
 _HEADER_LINE = re.compile(
     r"(?im)^\s{0,8}(?:patient|patient name|pt|name|mother|father|spouse|attending|physician)"
     r"\s{0,2}:\s{0,4}(\S[^\n]{0,60})$"
 )
-_TITLE_NAME = re.compile(r"\b(?:Mr|Mrs|Ms|Dr)\.? ([A-Z][a-z]{2,})")
+_TITLE_NAME = re.compile(r"(?:Mr|Mrs|Ms|Dr)\.? ([A-Z][a-z]{2,})")
 _HOLIDAY = re.compile(
-    r"\b(?:Christmas|Thanksgiving|Easter|Halloween|New Year(?:'s)?|Labor Day|Memorial Day"
+    r"(?:Christmas|Thanksgiving|Easter|Halloween|New Year(?:'s)?|Labor Day|Memorial Day"
     r"|Independence Day|Fourth of July|Valentine's Day|Hanukkah|Ramadan)\b"
 )
 
@@ -68,10 +67,13 @@ class Auditor:
         return sorted(kept, key=lambda r: (r.start, r.end, r.kind))
 
     def _shapes(self, text: str) -> Iterator[Residual]:
-        shapes = (("digits", _DIGITS), ("date_shape", _DATE), ("net_mark", _NET))
-        for kind, pattern in (*shapes, ("holiday", _HOLIDAY)):
+        for kind, pattern in (("digits", _DIGITS), ("date_shape", _DATE)):
             yield from (Residual(*m.span(), kind) for m in pattern.finditer(text))
-        yield from (Residual(*m.span(1), "title_name") for m in _TITLE_NAME.finditer(text))
+        if "@" in text or "://" in text or "www." in text:
+            yield from (Residual(*m.span(), "net_mark") for m in _NET.finditer(text))
+        for kind, pattern in (("date_shape", _MONTH_DAY), ("holiday", _HOLIDAY)):
+            yield from (Residual(*m.span(), kind) for m in _words_of(pattern, text))
+        yield from (Residual(*m.span(1), "title_name") for m in _words_of(_TITLE_NAME, text))
 
     def _words(self, text: str) -> Iterator[Residual]:
         lexicon = self.lexicon
@@ -98,6 +100,16 @@ class Auditor:
 
     def _is_name(self, word: str) -> bool:
         return word not in self.lexicon.words and word not in self.lexicon.safe
+
+
+def _words_of(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Matches that begin a word."""
+    return (m for m in pattern.finditer(text) if not _follows_word(text, m.start()))
+
+
+def _follows_word(text: str, start: int) -> bool:
+    before = text[max(0, start - 1) : start]
+    return before.isalnum() or before == "_"
 
 
 def _within(

@@ -52,4 +52,5 @@ def _trim(text: str, span: Span) -> Span | None:
         text[start:end] in ("s", "S") and text[start - 1 : start] in ("'", "’")
     ):
         return None
-    return replace(span, start=start, end=end)
+    whole = start == span.start and end == span.end
+    return span if whole else replace(span, start=start, end=end)

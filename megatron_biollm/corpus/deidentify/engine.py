@@ -28,6 +28,8 @@ _BROKEN = re.compile("[\x00\ud800-\udfff]")
 _REPLACED = "\ufffd"
 _HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
 _REMEMBERED = 10_000
+# What metadata tell of a patient may hold "Clinic" and "Mrs.", which are nobody's names.
+_KINDS = CLINICAL | TITLES
 _LATIN = re.compile(r"[A-Za-z]")
 _LETTER = re.compile(r"[^\W\d_]")
 # Metadata that names the patient; readers put them, they help, and they never leave.
@@ -223,8 +225,7 @@ def _known(document: Document) -> list[str]:
 
 def _known_spans(text: str, known: Sequence[str], lexicon: Lexicon) -> list[Span]:
     """Where known names stand; "will" is Will only with a capital, "Clinic" is nobody's name."""
-    kinds = {w for w in CLINICAL | TITLES if not lexicon.is_name(w)}
-    known = [w for w in known if w.lower() not in kinds]
+    known = [w for w in known if lexicon.is_name(w.lower()) or w.lower() not in _KINDS]
     if not known:
         return []
     alternatives = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))

@@ -126,11 +126,14 @@ class OrganisationDetector:
             yield Span(first.start, tokens[last].end, "organisation", "phrase", 11)
 
     def _is_phrase_word(self, token: Token) -> bool:
+        if token.code not in (COMMON, EITHER):
+            return False
         low = _bare(token)
+        if low in FUNCTION_WORDS or low not in self.lexicon.words:
+            return False
         clinical = low in CLINICAL or self.lexicon.is_safe(low) or low.endswith(CLINICAL_ENDS)
         bare = token.text.removesuffix("'s").removesuffix("’s")
-        plain = token.code in (COMMON, EITHER) and bare.istitle() and bare.isalpha()
-        return plain and not clinical and low not in FUNCTION_WORDS and low in self.lexicon.words
+        return bare.istitle() and bare.isalpha() and not clinical
 
 
 def _follows(text: str, left: Token, right: Token) -> bool:

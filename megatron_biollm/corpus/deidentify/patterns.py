@@ -121,11 +121,10 @@ def _judge_number(text: str, start: int, end: int) -> Iterator[Span]:
         return
     if value.isdigit():
         before, after = text[max(0, start - 1) : start], text[end : end + 2]
-        coded = _CODE_SYSTEM.search(text, max(0, start - 16), end + 16)
         if (
-            not coded
-            and before not in (".", ",", "$")
+            before not in (".", ",", "$")
             and not (after[:1] in (".", ",") and after[1:].isdigit())
+            and not _CODE_SYSTEM.search(text, max(0, start - 16), end + 16)
         ):
             yield Span(
                 start, end, "account" if 12 <= len(value) <= 19 else "other_id", "long_number", 40
@@ -225,7 +224,7 @@ def _pictures(text: str) -> Iterator[Span]:
         if left:
             yield Span(left.start(), match.end(), "photograph", "shape", 93)
     # Only a text with a very long word can hold encoded data.
-    if any(len(word) >= _LONG_WORD for word in text.split()):
+    if max(map(len, text.split()), default=0) >= _LONG_WORD:
         yield from (Span(*m.span(), "biometric", "shape", 50) for m in _BASE64.finditer(text))
 
 

@@ -19,10 +19,10 @@ _UNIT = re.compile(
     r"\s{0,2}(?:mg|mcg|ml|cc|g|kg|mm|cm|units?|iu|beats|bpm|lbs?|pounds|to|x|meq)\b", re.I
 )
 _CUE = re.compile(
-    r"(?i:tel|phone|call|mobile|cell|pager|page|beeper|contact|reach|number|text|message|voicemail"
-    r"|fax|facsimile|answer|dial|office|home|work)"
+    r"tel|phone|call|mobile|cell|page|beeper|contact|reach|number|text|message|voicemail"
+    r"|fax|facsimile|answer|dial|office|home|work"
 )
-_CODE = re.compile(r"(?i:code|cpt|icd|drg|ndc|\bpart|catalog|ref)[\w\s#:-]{0,12}\Z")
+_CODE = re.compile(r"(?:code|cpt|icd|drg|ndc|\bpart|catalog|ref)[\w\s#:-]{0,12}\Z")
 _FAX = re.compile(r"\b(?:fax|facsimile)\b", re.IGNORECASE)
 _NEAR = 40  # characters in which a cue is sought on either side
 
@@ -51,17 +51,18 @@ class PhoneDetector:
 
 
 def _is_phone(text: str, match: re.Match[str]) -> bool:
-    digits = sum(map(str.isdigit, match[0]))
-    before = text[max(0, match.start() - _NEAR) : match.start()]
+    # Lower case once, because the search of a text in either case takes three times as long.
+    before = text[max(0, match.start() - _NEAR) : match.start()].lower()
     if before[-1:].isalnum() or before[-1:] in (".", "/", "+", "$", "-"):
         return False
     if before[-1:] == "," and before[-2:-1].isdigit():
         return False
+    digits = sum(map(str.isdigit, match[0]))
     if not 6 <= digits <= 15 or _UNIT.match(text, match.end()):
         return False
     if _CODE.search(before):
         return False
-    if _CUE.search(before) or _CUE.search(text, match.end(), min(len(text), match.end() + _NEAR)):
+    if _CUE.search(before) or _CUE.search(text[match.end() : match.end() + _NEAR].lower()):
         return True
     return 7 <= digits <= 13 and before[-2:-1] not in (",", ";")
 

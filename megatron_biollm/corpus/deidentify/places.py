@@ -101,7 +101,8 @@ class PlaceDetector:
     def _towns(self, text: str, tokens: list[Token]) -> Iterator[Span]:
         """Names of towns; of those that are also words only what follows "lives in" and so on."""
         for index, token in enumerate(tokens):
-            yield from self._residence(text, tokens, index)
+            if text[token.start - 1 : token.start] == " ":
+                yield from self._residence(text, tokens, index)
             listed = _bare(token) in self.lexicon.places
             if token.code in (UNKNOWN, NAME) or listed:
                 yield from self._long_town(text, tokens, index)
@@ -136,9 +137,9 @@ class PlaceDetector:
     def _residence(self, text: str, tokens: list[Token], index: int) -> Iterator[Span]:
         """The capitalised words behind "moved to" and its like, unless a country or a state."""
         token = tokens[index]
-        if text[max(0, token.start - 1) : token.start] != " " or token.low in NO_RESIDENCE:
+        if token.low in NO_RESIDENCE or token.low in FUNCTION_WORDS:
             return
-        if words_before(text, token.start) not in RESIDENCE or token.low in FUNCTION_WORDS:
+        if words_before(text, token.start) not in RESIDENCE:
             return
         last = index
         while last + 1 < len(tokens) and last - index < 3:
@@ -151,7 +152,17 @@ class PlaceDetector:
     def _town_length(self, text: str, tokens: list[Token], index: int) -> int:
         """Words of the longest place of the list that begins at this word; 0 for none."""
         options = self.lexicon.places.get(_bare(tokens[index]), ())
-        return max((len(w) for w in options if _matches(text, tokens, index, w)), default=0)
+        following = _bare(tokens[index + 1]) if index + 1 < len(tokens) else ""
+        # Hundreds of places begin with "new"; the second word rules nearly all of them out.
+        return max(
+            (
+                len(words)
+                for words in options
+                if len(words) == 1
+                or (words[1].rstrip(".") == following and _matches(text, tokens, index, words))
+            ),
+            default=0,
+        )
 
     def _lower_case(self, text: str) -> Iterator[Span]:
         """Towns in a text with few capitals."""
@@ -200,7 +211,8 @@ def _follows_word(text: str, match: re.Match[str]) -> bool:
 
 
 def _bare(token: Token) -> str:
-    return token.low.removesuffix("'s").removesuffix("’s")
+    low = token.low
+    return low[:-2] if low.endswith(("'s", "’s")) else low
 
 
 def _joins_city(text: str, left: Token, right: Token) -> bool:

@@ -84,4 +84,9 @@ def resolve(spans: Iterable[Span]) -> list[Span]:
             kept[-1] = (kept[-1][0], end, which)
         else:
             kept.append((start, end, which))
-    return [replace(ordered[which], start=start, end=end) for start, end, which in kept]
+    return [_cut(ordered[which], start, end) for start, end, which in kept]
+
+
+def _cut(span: Span, start: int, end: int) -> Span:
+    whole = span.start == start and span.end == end
+    return span if whole else replace(span, start=start, end=end)

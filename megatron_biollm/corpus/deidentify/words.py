@@ -18,10 +18,12 @@ from megatron_biollm.corpus.deidentify.vocabulary import (
 
 # One word, inner apostrophes and hyphens included: O'Brien, Nguyen-Lee; Synthea writes Liz123.
 WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+){0,4}(?:\d{2,4}(?![\d\w]))?")
-# The same, only those that do not begin with an ASCII lower-case letter.
+# The same, only those that do not begin with an ASCII lower-case letter, but for d'Arc and l'Isle.
+# A set of characters comes first, because the engine skips to the next of them.
 CAPITALISED = re.compile(
     # "=20" is a space of mail that nobody decoded.
-    r"(?:(?<![^\W_])|(?<==20))(?:[dl]['’])?[^\W\d_a-z][^\W\d_]*(?:['’\-][^\W\d_]+){0,4}(?:\d{2,4}(?![\d\w]))?"
+    r"[^\W\d_a-ce-km-z](?:(?<![^\W_].)|(?<==20.))(?:(?<![dl])|['’][^\W\d_a-z])[^\W\d_]*"
+    r"(?:['’\-][^\W\d_]+){0,4}(?:\d{2,4}(?![\d\w]))?"
 )
 
 # A device, a procedure, a disease behind the name of its inventor.
@@ -203,5 +205,5 @@ def _is_mac(word: str) -> bool:
 
 def words_before(text: str, start: int) -> tuple[str, ...]:
     """The two words before a place in the text, in lower case."""
-    words = text[max(0, start - 28) : start].lower().split()[-2:]
-    return tuple(word.strip(".,:;()") for word in words) or ("",)
+    words = text[max(0, start - 28) : start].lower().rsplit(None, 2)[-2:]
+    return tuple([word.strip(".,:;()") for word in words]) or ("",)
