@@ -1,4 +1,4 @@
-"""Dates and the ages over 89: where they stand, and how a date is moved by some days.
+"""Dates and the ages over 89: where they stand, and what a date says.
 
 Years alone, weekdays, times of day and decades ("the 1990s") are no identifiers and stay. A month
 and a day without a year ("3/4") count only where a word before them says that a date is meant;
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 
 from megatron_biollm.corpus.deidentify.spans import Span
 
@@ -17,13 +17,13 @@ MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September",
     "October", "November", "December",
 )  # fmt: skip
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # "may" and "mar" in lower case are words.
-_MONTH = (
+MONTH = (
     r"(?P<month>(?i:jan(?:uary)?|feb(?:ruary)?|apr(?:il)?|june?|july?|aug(?:ust)?|sept?(?:ember)?"
     r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?|march)|May|MAY|Mar|MAR)\b\.?"
 )
-_WEEKDAY = r"(?:(?P<weekday>(?i:" + "|".join(_WEEKDAYS) + r"))\s?,?\s(?:the\s)?)?"
+_WEEKDAY = r"(?:(?P<weekday>(?i:" + "|".join(WEEKDAYS) + r"))\s?,?\s(?:the\s)?)?"
 _DAY = r"(?P<day>3[01]|[12]\d|0?[1-9])(?P<ordinal>st|nd|rd|th|ST|ND|RD|TH)?"
 _YEAR = r"(?P<year>(?:18|19|20)\d{2}|'\d{2})"
 _TIME = (
@@ -48,7 +48,7 @@ PATTERNS: tuple[re.Pattern[str], ...] = tuple(
         + _NUMBER_AFTER,
         _WEEKDAY
         + r"\b"
-        + _MONTH
+        + MONTH
         + r"\s{0,2}(?:the\s)?"
         + _DAY
         + r"(?:\s?(?:-|–|to|through|and)\s?(?P<day2>3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?)?"
@@ -59,9 +59,9 @@ PATTERNS: tuple[re.Pattern[str], ...] = tuple(
         + _NUMBER_BEFORE
         + _DAY
         + r"(?:\s(?:day\s)?of\s|[ -]|(?<=\d)(?=[A-Z]))"
-        + _MONTH
+        + MONTH
         + r"(?:(?:\s?,\s?|\s|-)(?P<year>(?:18|19|20)\d{2}|\d{2}(?=[^\w:/.%-]|$)))?(?!\w)",
-        r"\b" + _MONTH + r"(?:\s?,\s?|\s(?:of\s)?|-|/)" + _YEAR + r"(?!\w)",
+        r"\b" + MONTH + r"(?:\s?,\s?|\s(?:of\s)?|-|/)" + _YEAR + r"(?!\w)",
         _NUMBER_BEFORE
         + r"(?P<m>1[0-2]|0?[1-9])(?P<sep>[/-])(?P<year>(?:19|20)\d{2})"
         + _NUMBER_AFTER,
@@ -122,10 +122,10 @@ _ABBREVIATIONS = tuple(
     if form not in ("may", "mar")
 )
 _DAY_BEFORE = re.compile(
-    r"(?:(?i:" + "|".join(_WEEKDAYS) + r"),?\s(?:the\s)?)?"
+    r"(?:(?i:" + "|".join(WEEKDAYS) + r"),?\s(?:the\s)?)?"
     r"(?<![\w/.-])\d{1,2}(?:st|nd|rd|th|ST|ND|RD|TH)?(?:\s(?:day\s)?of\s|[ -])?\Z"
 )
-_WEEKDAY_BEFORE = re.compile(r"(?i:" + "|".join(_WEEKDAYS) + r")\s?,?\s(?:the\s)?\Z")
+_WEEKDAY_BEFORE = re.compile(r"(?i:" + "|".join(WEEKDAYS) + r")\s?,?\s(?:the\s)?\Z")
 _NUMERIC_PATTERNS = (PATTERNS[0], PATTERNS[1], PATTERNS[2], PATTERNS[6])
 
 
@@ -143,7 +143,7 @@ def _dates(text: str, start: int, patterns: tuple[re.Pattern[str], ...]) -> Iter
     """The date that begins here in one of these forms, the first that fits."""
     for pattern in patterns:
         match = pattern.match(text, start)
-        if match and _read(match) is not None and not _is_other(text, match):
+        if match and read_date(match) is not None and not _is_other(text, match):
             yield Span(*match.span(), "date", "date", 85)
             return
 
@@ -217,7 +217,7 @@ def _dated_line(text: str, match: re.Match[str]) -> bool:
     return text[match.end() + 1 : match.end() + 2].isupper()
 
 
-def _read(match: re.Match[str]) -> tuple[int | None, int, int | None] | None:
+def read_date(match: re.Match[str]) -> tuple[int | None, int, int | None] | None:
     """Year, month, day of a match, None where it does not say; None if it is no date at all."""
     groups = match.groupdict()
     year = _year(groups.get("year"))
@@ -247,70 +247,3 @@ def _year(text: str | None) -> int | None:
 
 def _month_number(name: str) -> int:
     return next(i for i, full in enumerate(MONTHS, 1) if full.lower().startswith(name.lower()[:3]))
-
-
-def shift_date(
-    text: str, days: int, default_year: int = 2001, earliest_year: int | None = None
-) -> str | None:
-    """The same date, in the same form, that many days later; None if `text` holds no date.
-
-    Args:
-        text: what `DateDetector` found.
-        default_year: taken for dates without a year, to know the length of February.
-        earliest_year: no year before it is written: a birth that tells an age over 89.
-    """
-    for pattern in (*PATTERNS, MONTH_DAY, _BARE_MONTH):
-        match = pattern.match(text)
-        parts = _read(match) if match else None
-        if parts is None:
-            continue
-        year, month, day = parts
-        # Without a day, the middle of the month stands for it.
-        base = date(year or default_year, month, day or 15)
-        moved = base + timedelta(days=days)
-        if earliest_year is not None and moved.year < earliest_year:
-            moved = moved.replace(year=earliest_year, day=min(moved.day, 28))
-        return _rewrite(match, moved)
-    return None
-
-
-_BARE_MONTH = re.compile(_MONTH)
-
-
-def _rewrite(match: re.Match[str], moved: date) -> str:
-    """The text of the match with each part of the date replaced in its own form."""
-    groups = match.groupdict()
-    new: dict[str, str] = {"year": f"{moved.year:04d}", "m": str(moved.month)}
-    new["month"], new["day"] = MONTHS[moved.month - 1], str(moved.day)
-    new["weekday"] = _WEEKDAYS[moved.weekday()]
-    new["ordinal"] = _ordinal(moved.day)
-    if groups.get("a"):
-        month_first = int(groups["a"]) <= 12
-        new["a"], new["b"] = (new["m"], new["day"]) if month_first else (new["day"], new["m"])
-    if groups.get("day2"):
-        apart = int(groups["day2"]) - int(groups["day"])
-        new["day2"] = str((moved + timedelta(days=apart)).day)
-    text, offset = match[0], match.start()
-    spots = [(match.span(k), groups[k], new[k]) for k in new if groups.get(k)]
-    for (start, end), old, value in sorted(spots, reverse=True):
-        text = text[: start - offset] + _in_form(old, value) + text[end - offset :]
-    return text
-
-
-def _in_form(old: str, value: str) -> str:
-    """`value` written as `old` is: zeros, two-digit years, abbreviations, capitals."""
-    if old.lstrip("'").isdigit():
-        if len(old.lstrip("'")) == 2 and len(value) == 4:
-            return old[:-2] + value[2:]
-        return value.zfill(len(old)) if old.startswith("0") or len(old) == 4 else value
-    if value.isalpha() and len(old) <= 4 and len(value) > 2:
-        value = value[:3]
-    if old.isupper():
-        return value.upper()
-    return value.lower() if old.islower() else value
-
-
-def _ordinal(day: int) -> str:
-    if 11 <= day <= 13:
-        return "th"
-    return {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")

@@ -10,16 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from megatron_biollm.corpus.deidentify.cued_names import CuedNames
 from megatron_biollm.corpus.deidentify.lexicon import Lexicon
-from megatron_biollm.corpus.deidentify.patterns import positions
+from megatron_biollm.corpus.deidentify.lower_case_names import LowerCaseNames
 from megatron_biollm.corpus.deidentify.spans import Span
 from megatron_biollm.corpus.deidentify.vocabulary import (
-    AFTER_TITLE_NO_NAME,
     CLINICAL,
     CLINICAL_ENDS,
     FUNCTION_WORDS,
-    HEADERS,
-    INTRODUCTIONS,
 )
 from megatron_biollm.corpus.deidentify.words import (
     COMMON,
@@ -28,7 +26,6 @@ from megatron_biollm.corpus.deidentify.words import (
     INITIAL,
     NAME,
     PERMITTED,
-    TITLE,
     UNKNOWN,
     WORD,
     Coder,
@@ -58,44 +55,12 @@ _DOSE = re.compile(
     r"(?:mg|mcg|µg|g\b|units?|iu\b|ml|meq|%|tabs?|puffs?)",
     re.IGNORECASE,
 )
-_FIELD_ENDS = re.compile(r"[\n\r;|>\t]|\s\s")
-_HEADER_VALUE = re.compile(
-    r"[ \t]{0,4}\n?[ \t]{0,4}(?:(?:Mr|Mrs|Ms|Dr|Prof)\.?\s)?"
-    r"(?P<name>[^\W\d_][\w'’-]{0,30}\.?(?:(?:,\s?|[ ])[^\W\d_][\w'’-]{0,30}\.?){0,4})"
-    r"(?=\s{0,2}(?:$|[\n\r\t;|(\[<]|\s\s|,|\.\s"
-    r"|(?:DOB|MRN|Age|Sex|SSN|Date|Room|Acct|Account|ID|DOS|M\.?D)\b))"
-)
-_TITLED = re.compile(
-    r"(?:[Mm][Rr][Ss]?|[Mm][Ss]|[Dd][Rr][Ss]?|[Pp]rof|[Mm]essrs)\b\.?\s{1,2}"
-    r"(?P<name>[^\W\d_][\w'’-]{1,30})"
-)
-_LONG_TITLED = re.compile(
-    r"(?:Doctor|Miss|Mister|Professor|Nurse|Sister|Father|Pastor|Judge|Officer|Uncle|Aunt)\s"
-    r"(?P<name>[A-Z][\w'’-]{1,30})"
-)
-_INTRODUCED = re.compile(
-    r"(?:\sis)?[ \t,:?]{1,3}"
-    r"(?P<name>[^\W\d_][\w'’-]{1,30}(?:\s(?:[A-Z]\.?\s)?[A-ZÀ-Þ][\w'’-]{1,30})?)"
-)
-_SURE_OF_NAME = re.compile(r"name\b|names\b|/s/", re.IGNORECASE)
-_DEGREE = re.compile(
-    r"(?:M\.?\s?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?D|D\.?D\.?S|D\.?P\.?M|CRNA|LPN|APRN|MSW"
-    r"|LCSW|Pharm\.?D)\b"
-)
-_SIGNED = re.compile(
-    r"(?<![\w'’-])(?P<name>(?:[A-Z][\w'’-]{0,30}\.?[ ]){1,3}[A-Z][\w'’-]{1,30}),?[ ]{1,2}\Z"
-)
 # What only persons do.
 _PERSON_VERB = re.compile(
     r"(?:['’]s (?:mother|father|wife|husband|son|daughter|sister|brother|car|house)"
     r"| (?:said|says|asked|told|called|lives|lived|works|worked|went|came|wants|thinks|shouted"
     r"|is a (?:very )?[a-z]+ (?:person|man|woman|friend)|is (?:very |my |originally|from)|and I\b))"
 )
-_LOWER_WORD = re.compile(r"(?<![\w'’-])[a-z]{3,30}(?![\w-])")
-_LOWER_FOREIGN = re.compile(r"(?<![\w'’-])(?=[a-z]{0,20}[^\x00-\x7f])[a-zß-ÿĀ-ɏΆ-ώ]{4,30}(?![\w-])")
-_NEXT_WORD = re.compile(r"\s(?:[a-z]\.?\s)?([^\W\d_]{3,30})")
-_WORD_BEFORE = re.compile(r"(?<![\w'’-])([^\W\d_]{3,30})\s(?:[a-z]\.?\s)?\Z")
-_SENTENCE_END = re.compile(r"[.!?\n]")
 
 
 class NameDetector:
@@ -103,17 +68,15 @@ class NameDetector:
 
     def __init__(self, lexicon: Lexicon, coder: Coder) -> None:
         self.lexicon, self.coder = lexicon, coder
+        self.cued = CuedNames(lexicon, coder)
+        self.lower_case = LowerCaseNames(lexicon, coder)
 
     def __call__(self, text: str) -> list[Span]:
         tokens = self.coder.tokens(text)
         spans = [s for run in self._runs(text, tokens) for s in self._judge(text, run)]
-        spans += self._titled(text)
-        spans += self._headers(text)
-        spans += self._introduced(text)
-        spans += self._signed(text)
-        lower = set(_LOWER_WORD.findall(text))
-        spans += self._lower_case(text, lower)
-        return spans + list(self._again(text, tokens, spans, lower))
+        spans += self.cued(text)
+        spans += self.lower_case(text)
+        return spans + list(self._again(text, tokens, spans))
 
     def _runs(self, text: str, tokens: Iterable[Token]) -> Iterator[list[Token]]:
         """Runs of words that may belong to one name: spaces or an initial between them."""
@@ -211,124 +174,23 @@ class NameDetector:
         within = listed or (before[-1:] == " " and before[:1].islower())
         return within and not after[1:2].isupper() and not first.text.isupper()
 
-    def _titled(self, text: str) -> Iterator[Span]:
-        for pattern in (_TITLED, _LONG_TITLED):
-            for match in pattern.finditer(text):
-                word, low = match["name"], match["name"].lower()
-                if text[max(0, match.start() - 1) : match.start()].isalnum():
-                    continue
-                plain = low in self.lexicon.words and not self.lexicon.is_name(low)
-                if low not in AFTER_TITLE_NO_NAME and not (word.islower() and plain):
-                    end = _bare_end(text, *match.span("name"))
-                    yield Span(match.start("name"), end, "name", "title", 25)
-
-    def _headers(self, text: str) -> Iterator[Span]:
-        """The value of a field such as "Attending:" where it looks like a name."""
-        for mark in ":=":
-            for at in positions(text, mark):
-                label = _FIELD_ENDS.split(text[max(0, at - 34) : at])[-1].strip().lower()
-                value = _HEADER_VALUE.match(text, at + 1) if label in HEADERS else None
-                if value and self._is_header_name(value["name"]):
-                    yield Span(*value.span("name"), "name", "header", 28)
-
-    def _is_header_name(self, value: str) -> bool:
-        codes = [self.coder.code(w) for w in WORD.findall(value)]
-        known = sum(c in (NAME, UNKNOWN, EITHER) for c in codes)
-        common = sum(c == COMMON for c in codes)
-        if not known or not (value[0].isupper() or value.islower()):
-            return False
-        if not {NAME, UNKNOWN} & set(codes):
-            # "Patient: Ah, yes." in a dialogue, unlike "Pt: GREEN, MAY".
-            words = WORD.findall(value)
-            return common == 0 and len(words) > 1 and all(w[0].isupper() for w in words)
-        if value.islower():
-            return all(c in (NAME, EITHER, INITIAL) for c in codes) and NAME in codes
-        return common == 0 or ("," in value and common <= 1 and len(codes) <= 4)
-
-    def _introduced(self, text: str) -> Iterator[Span]:
-        """What stands behind "name is", "called", "this is"."""
-        for phrase in INTRODUCTIONS:
-            for at in positions(text, phrase):
-                match = _INTRODUCED.match(text, at + len(phrase))
-                if match is None or text[max(0, at - 1) : at].isalnum():
-                    continue
-                if self._is_introduced(match["name"], bool(_SURE_OF_NAME.search(phrase))):
-                    end = _bare_end(text, *match.span("name"))
-                    yield Span(match.start("name"), end, "name", "introduced", 24)
-
-    def _is_introduced(self, name: str, sure: bool) -> bool:
-        code = self.coder.code(WORD.findall(name)[0])
-        if name[0].islower():
-            return code == NAME or (sure and code == UNKNOWN)
-        safe = self.lexicon.is_safe(name.lower()) or code == TITLE
-        return (sure and not safe) or code in (NAME, UNKNOWN, EITHER)
-
-    def _signed(self, text: str) -> Iterator[Span]:
-        """Names before a degree: "Jane Roe, M.D."."""
-        for degree in _DEGREE.finditer(text):
-            if text[max(0, degree.start() - 1) : degree.start()] != " ":
-                continue
-            match = _SIGNED.search(text, max(0, degree.start() - 100), degree.start())
-            words = WORD.findall(match["name"]) if match else []
-            codes = [self.coder.code(w) for w in words]
-            known = {NAME, EITHER, UNKNOWN, INITIAL} & set(codes)
-            if match and known and sum(c == COMMON for c in codes) <= 1:
-                first = match["name"].index(words[0] if codes[0] != TITLE else words[1])
-                yield Span(match.start() + first, match.end("name"), "name", "signed", 26)
-
-    def _lower_case(self, text: str, lower: set[str]) -> Iterator[Span]:
-        """Names in lower case: frequent first names anywhere, others in lower-case sentences."""
-        lexicon = self.lexicon
-        unknown = {w for w in lower - lexicon.words if w not in lexicon.safe}
-        candidates = {w for w in unknown if lexicon.is_name(w)}
-        strange = {w for w in unknown - candidates if self.coder.code(w) == UNKNOWN}
-        for match in _find_words(text, candidates):
-            if match[0] in lexicon.common_first or _is_lower_sentence(text, match.start()):
-                start, end = self._extend(text, *match.span())
-                yield Span(start, end, "name", "lower_case", 15)
-        for match in _find_words(text, strange):
-            start, end = self._extend(text, *match.span())
-            # One strange word may be a slip of the pen; two side by side are a name.
-            if (start, end) != match.span() and _is_lower_sentence(text, match.start()):
-                yield Span(start, end, "name", "lower_case", 10)
-        if not text.isascii():
-            for match in _LOWER_FOREIGN.finditer(text):
-                known = match[0] in lexicon.words or match[0] in lexicon.safe
-                if not known and _is_lower_sentence(text, match.start()):
-                    yield Span(*match.span(), "name", "lower_case", 10)
-
-    def _extend(self, text: str, start: int, end: int) -> tuple[int, int]:
-        """A name in lower case with the words beside it that are names or unknown."""
-        after = _NEXT_WORD.match(text, end)
-        if after and self._goes_along(after[1]):
-            end = after.end()
-        before = _WORD_BEFORE.search(text, max(0, start - 36), start)
-        if before and self._goes_along(before[1]):
-            start = before.start(1)
-        return start, end
-
-    def _goes_along(self, word: str) -> bool:
-        low = word.lower()
-        return low not in self.lexicon.words and self.coder.code(low) in (NAME, UNKNOWN)
-
-    def _again(
-        self, text: str, tokens: Iterable[Token], spans: Iterable[Span], lower: set[str]
-    ) -> Iterator[Span]:
+    def _again(self, text: str, tokens: Iterable[Token], spans: Iterable[Span]) -> Iterator[Span]:
         """Names that are certain in one place of the note, wherever else they stand."""
         certain: set[str] = set()
         for span in spans:
             if span.rule in ("full_name", "title", "header", "introduced", "signed"):
                 found = WORD.findall(text[span.start : span.end])
                 certain |= {w.lower().removesuffix("'s") for w in found if len(w) > 2}
-        certain = {w for w in certain if w not in self.lexicon.words and w not in self.lexicon.safe}
-        if not certain:
-            return
+        lexicon = self.lexicon
+        certain = {w for w in certain if w not in lexicon.words and w not in lexicon.safe}
         for token in tokens:
             if token.low.removesuffix("'s").removesuffix("’s") in certain:
                 yield _span(token, token, "again", 12)
-        compounds = {w for w in certain if "-" in w or "'" in w}
-        for match in _find_words(text, (certain & lower) | compounds):
-            yield Span(*match.span(), "name", "again", 12)
+        lower = [w for w in sorted(certain, key=lambda w: (-len(w), w)) if len(w) > 2 and w in text]
+        if lower:
+            alternatives = "|".join(map(re.escape, lower))
+            for match in re.finditer(rf"(?<![\w'’-])(?:{alternatives})(?![\w-])", text):
+                yield Span(*match.span(), "name", "again", 12)
 
 
 def _joined(text: str, left: Token, right: Token) -> bool:
@@ -345,10 +207,6 @@ def _span(first: Token, last: Token, rule: str, priority: int) -> Span:
     return Span(first.start, end, "name", rule, priority)
 
 
-def _bare_end(text: str, start: int, end: int) -> int:
-    return end - 2 if text[end - 2 : end] in ("'s", "’s", "'S") and end - start > 3 else end
-
-
 def _possessive_eponym(text: str, token: Token) -> bool:
     return token.text.endswith(("'s", "’s")) and bool(_EPONYM_NOUN.match(text, token.end))
 
@@ -360,22 +218,3 @@ def _in_capitals(text: str, token: Token) -> bool:
     line = text[max(start, token.start - 80) : min(end if end >= 0 else len(text), token.end + 80)]
     lower = sum(c.islower() for c in line)
     return lower * 4 < sum(c.isupper() for c in line) and len(line.split()) > 1
-
-
-def _find_words(text: str, words: set[str]) -> Iterator[re.Match[str]]:
-    if not words:
-        return iter(())
-    alternatives = "|".join(map(re.escape, sorted(words, key=lambda w: (-len(w), w))))
-    return re.finditer(rf"(?<![\w'’-])(?:{alternatives})(?![\w-])", text)
-
-
-def _is_lower_sentence(text: str, position: int) -> bool:
-    """No capital between the ends of sentence before and after; looks 200 characters far."""
-    start = position
-    low = max(0, position - 200)
-    for match in _SENTENCE_END.finditer(text, low, position):
-        low = match.end()
-    start = low
-    match = _SENTENCE_END.search(text, position, position + 200)
-    end = match.start() if match else min(len(text), position + 200)
-    return text[start:end].islower()

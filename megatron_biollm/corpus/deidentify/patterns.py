@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from megatron_biollm.corpus.deidentify.spans import Span
 from megatron_biollm.corpus.deidentify.vocabulary import LABEL_LAST_WORDS, NEED_NO_MARK
@@ -99,16 +100,21 @@ class PatternDetector:
         return spans + [Span(*m.span(), "ssn", "shape", 90) for m in _hidden_ssns(text)]
 
 
-def chunks(text: str) -> Iterator[tuple[int, int]]:
-    """Words that hold a digit: where they begin and end, letters before the digit included."""
-    last = 0
+@lru_cache(maxsize=1)
+def chunks(text: str) -> list[tuple[int, int]]:
+    """Words that hold a digit: where they begin and end, letters before the digit included.
+
+    Three detectors ask for those of the same text, one after the other.
+    """
+    last, found = 0, []
     for match in _CHUNK.finditer(text):
         start, end = match.span()
         if start > last and (text[start - 1].isalnum() or text[start - 1] == "-"):
             left = _LEFT.search(text, max(last, start - 24), start)
             start = left.start() if left else start
         last = end
-        yield start, end
+        found.append((start, end))
+    return found
 
 
 def _judge_number(text: str, start: int, end: int) -> Iterator[Span]:

@@ -15,6 +15,7 @@ _GROUPS = re.compile(
     r"\d{2,5}\)?"
     r"(?:[ -]\d{2,8}|\.\d{2,8}(?=\.\d{2}|[.\s]|$)){1,5}" + _EXTENSION + r"(?![\w%/]|-\d|[.,]\d)"
 )
+_ISO_DATE = re.compile(r"(?:19|20)\d\d-[01]\d-[0-3]\d")
 _UNIT = re.compile(
     r"\s{0,2}(?:mg|mcg|ml|cc|g|kg|mm|cm|units?|iu|beats|bpm|lbs?|pounds|to|x|meq)\b", re.I
 )
@@ -44,7 +45,7 @@ class PhoneDetector:
                 if sum(map(str.isdigit, m[0])) >= 7
             ]
         for match in _GROUPS.finditer(text):
-            if _is_phone(text, match):
+            if not _ISO_DATE.fullmatch(match[0]) and _is_phone(text, match):
                 start = match.start() - (text[match.start() - 1 : match.start()] == "(")
                 spans.append(_span(text, start, match.end(), 50))
         return spans

@@ -156,7 +156,10 @@ class StreetDetector:
 
     def _foreign(self, text: str) -> Iterator[Span]:
         """The word for the street comes first: "Rue de la Paix", "Via Garibaldi 5"."""
+        lower = text.lower()
         for word in sorted(FOREIGN_STREETS):
+            if word not in lower:
+                continue
             for form in (word, word.title()):
                 for at in positions(text, form):
                     yield from self._foreign_street(text, at, at + len(form))

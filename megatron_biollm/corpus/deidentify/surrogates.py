@@ -12,7 +12,7 @@ import json
 import re
 from importlib.resources import files
 
-from megatron_biollm.corpus.deidentify.dates import shift_date
+from megatron_biollm.corpus.deidentify.date_shift import shift_date
 from megatron_biollm.corpus.deidentify.lexicon import Lexicon
 from megatron_biollm.corpus.deidentify.spans import Span
 from megatron_biollm.corpus.deidentify.vocabulary import (
