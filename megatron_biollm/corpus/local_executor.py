@@ -115,7 +115,8 @@ class WatchedLocalExecutor(Recorded, LocalPipelineExecutor):
 def _run_tasks(
     executor: WatchedLocalExecutor, ranks: list[int], environment: dict[str, str]
 ) -> None:
-    os.environ.update(environment)  # the server that forks us has that of its own beginning
+    os.environ.clear()  # the server that forks us has that of its own beginning
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Its own is a semaphore of the system, which the exit below would leave behind.

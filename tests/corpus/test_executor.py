@@ -26,6 +26,8 @@ class Work(PipelineStep):
         what = bid.read_text() if bid.exists() else ""
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "secret" and "TEST_SECRET" in os.environ:
+            raise UserError("the secret is still there")
         if what == "fail":
             raise UserError("the disk is full")
         self.attempts += 1
@@ -80,6 +82,17 @@ def test_a_step_may_ask_for_a_new_start(tmp_path):
     (tmp_path / "1.bid").write_text("restart")
     assert run(tmp_path)
     assert done(tmp_path) == ["0", "1", "2", "3"]
+
+
+def test_tasks_see_the_environment_as_it_is_now(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.bid").write_text("secret")
+    monkeypatch.setenv("TEST_SECRET", "x")
+    with pytest.raises(StageFailed, match="still there"):
+        run(tmp_path / "one")
+    monkeypatch.delenv("TEST_SECRET")
+    assert run(tmp_path / "two")
 
 
 def test_what_is_missing_for_an_executor_is_said(tmp_path, monkeypatch):

@@ -18,10 +18,10 @@ from megatron_biollm.corpus.deidentify.engine import Deidentifier
 from megatron_biollm.corpus.deidentify.lexicon import Lexicon
 from megatron_biollm.corpus.deidentify.measure import measure_halves, result_text
 from megatron_biollm.corpus.document import Document
+from megatron_biollm.corpus.readers.note_table import long_rows
 from megatron_biollm.corpus.steps import Drop
 from megatron_biollm.log import Progress
 
-_LONGEST_CELL = 64 * 1024 * 1024
 _SUMMARY = (
     "texts",
     "identifiers",
@@ -134,7 +134,6 @@ def _from_jsonl(file: TextIO, stem: str, counts: Counter[str]) -> Iterator[Docum
 
 
 def _from_csv(file: TextIO, stem: str, columns: tuple[str, str]) -> Iterator[Document]:
-    csv.field_size_limit(_LONGEST_CELL)
     rows = csv.DictReader(file)
     text_column, patient_column = columns
     if text_column not in (rows.fieldnames or ()):
@@ -142,7 +141,7 @@ def _from_csv(file: TextIO, stem: str, columns: tuple[str, str]) -> Iterator[Doc
             f"the CSV has no column {text_column!r} but {rows.fieldnames}; name it with "
             "--text-column"
         )
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(long_rows(rows), 1):
         if not (row[text_column] or "").strip():
             continue
         patient = row.get(patient_column)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.readers.json_records import json_records
@@ -15,6 +15,7 @@ from megatron_biollm.corpus.report import FileReport
 
 # The csv module refuses fields over 128 KiB unless told; more than this is an open quote.
 LONGEST_FIELD = 1 << 28
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,17 @@ def read_csv(
     """
     rows = csv.reader(line.decode("utf-8", "surrogateescape") for line in stream)
     try:
-        header = [cell.strip("\ufeff ").lower() for cell in next(_long_rows(rows), [])]
+        header = [cell.strip("\ufeff ").lower() for cell in next(long_rows(rows), [])]
         if not _has_text_column(header, columns):
             report.passed_over = f"no column of its header holds notes: {', '.join(header)[:200]}"
             return
-        for row in filter(None, _long_rows(rows)):
+        for row in filter(None, long_rows(rows)):
             yield from _row(row, header, f"{name}, line {rows.line_num}", report, columns)
     except csv.Error as error:
         report.break_off(f"{name}, line {rows.line_num}", f"not valid CSV: {error}")
 
 
-def _long_rows(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+def long_rows(rows: Iterator[Row]) -> Iterator[Row]:
     """With long fields allowed; the limit is the process's, so others have theirs in between."""
     while True:
         before = csv.field_size_limit(LONGEST_FIELD)
