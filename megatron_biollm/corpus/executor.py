@@ -97,28 +97,36 @@ class RecordedRayExecutor(Recorded, RayPipelineExecutor):
 def _run_here(stage: Stage, config: ExecutorConfig) -> None:
     if not stage.missing():
         return
-    failures = _local_or_ray(stage, config).run() or {}
-    if failures:
-        raise StageFailed(_failed(stage, failures))
-
-
-def _local_or_ray(stage: Stage, config: ExecutorConfig) -> Any:
-    shared = {
+    settings = {
         "pipeline": list(stage.steps),
         "tasks": stage.tasks,
         "logging_dir": str(stage.folder),
         "workers": config.worker_count(),
     }
-    if config.executor == "local":
-        return WatchedLocalExecutor(stage.name, **shared)
+    if config.executor == "ray":
+        _run_on_ray(stage, config, settings)
+        return
+    failures = WatchedLocalExecutor(stage.name, **settings).run()
+    if failures:
+        raise StageFailed(_failed(stage, failures))
+
+
+def _run_on_ray(stage: Stage, config: ExecutorConfig, settings: dict[str, Any]) -> None:
     if importlib.util.find_spec("ray") is None:
         raise UserError(
             "executor.executor is ray, but ray is not installed; `pip install 'ray[default]'`, or "
             "take local or slurm"
         )
-    return RecordedRayExecutor(
-        **shared, cpus_per_task=config.cpus_per_task, mem_per_cpu_gb=config.mem_per_cpu_gb
+    executor = RecordedRayExecutor(
+        **settings, cpus_per_task=config.cpus_per_task, mem_per_cpu_gb=config.mem_per_cpu_gb
     )
+    try:
+        executor.run()
+    except Exception as error:
+        # Ray's error wraps the task's; what the task itself wrote down says more.
+        _refuse_missing(stage)
+        raise error
+    _refuse_missing(stage)
 
 
 def _submit(stages: Sequence[Stage], config: ExecutorConfig, wait_for_jobs: bool) -> None:

@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -103,3 +104,19 @@ def test_what_is_missing_for_an_executor_is_said(tmp_path, monkeypatch):
         ExecutorConfig(executor="slurm")
     with pytest.raises(UserError, match="'cloud'; give one of local, slurm, ray"):
         ExecutorConfig(executor="cloud")
+
+
+@pytest.mark.filterwarnings("default")
+def test_ray_runs_the_same_tasks_and_names_the_one_that_fails(tmp_path):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": path})
+    try:
+        (tmp_path / "2.bid").write_text("fail")
+        with pytest.raises(StageFailed, match=r"1 of 4 tasks(.|\n)*task 2: the disk is full"):
+            run(tmp_path, executor="ray", mem_per_cpu_gb=1)
+        (tmp_path / "2.bid").unlink()
+        assert run(tmp_path, executor="ray", mem_per_cpu_gb=1)
+        assert done(tmp_path) == ["0", "1", "2", "3"]
+    finally:
+        ray.shutdown()
