@@ -13,7 +13,6 @@ What datatrove 0.10 does to its users and must not do to ours:
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -69,8 +68,6 @@ def run_stages(stages: Sequence[Stage], config: ExecutorConfig, wait_for_jobs: b
     Raises:
         StageFailed: a task failed. The tasks beside it were run to their end.
     """
-    # A traceback with the values of variables would copy texts, clinical notes too, into a log.
-    os.environ["LOGURU_DIAGNOSE"] = "NO"
     if config.executor == "slurm":
         _submit(stages, config, wait_for_jobs)
     else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.utils.logging import logger
 from tqdm import tqdm
 
 from megatron_biollm.config import UserError
@@ -33,6 +34,7 @@ class Recorded:
     """Keeps a failed task's reason where whoever started the stage can read it."""
 
     def _run_for_rank(self, rank: int, *args: Any, **kwargs: Any) -> Any:
+        logger.configure(patcher=_without_values)
         failure = failure_file(Path(self.logging_dir.path), rank)
         try:
             result = self._with_restarts(rank, *args, **kwargs)
@@ -132,6 +134,14 @@ def _run_tasks(
         except Exception:  # its reason has been written down, unless the disk is full
             status = 1
     os._exit(status)
+
+
+def _without_values(record: dict[str, Any]) -> None:
+    """Loguru writes the values of variables into a traceback: texts, clinical notes too."""
+    error = record["exception"]
+    if error is not None:
+        record["message"] = "".join(traceback.format_exception(error.value))
+        record["exception"] = None
 
 
 def _end_with_parent() -> None:

@@ -30,7 +30,8 @@ class Work(PipelineStep):
         if what == "secret" and "TEST_SECRET" in os.environ:
             raise UserError("the secret is still there")
         if what == "fail":
-            raise UserError("the disk is full")
+            note = " ".join(["Mary Johnson", "has a cold"])
+            raise UserError("the disk is full" if note else "")
         self.attempts += 1
         if what == "restart" and self.attempts == 1:
             raise RestartTask("once more")
@@ -68,6 +69,15 @@ def test_a_task_that_dies_costs_its_own_work_only(tmp_path, bid, reason):
     (tmp_path / "2.bid").unlink()
     assert run(tmp_path)
     assert done(tmp_path) == ["0", "1", "2", "3"]
+
+
+def test_the_log_of_a_failed_task_tells_where_and_not_what_the_text_was(tmp_path):
+    (tmp_path / "2.bid").write_text("fail")
+    with pytest.raises(StageFailed):
+        run(tmp_path)
+    log = (tmp_path / "log" / "logs" / "task_00002.log").read_text()
+    assert "the disk is full" in log and "test_executor.py" in log
+    assert "Mary Johnson has a cold" not in log
 
 
 def test_a_stage_behind_a_failed_one_is_not_started(tmp_path):
