@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "megatron_biollm"
 
-SERVES_EVERY_ROOM = {"config", "log", "device"}
+SERVES_EVERY_ROOM = {"config", "log", "device", "atomic"}
 
 # The other rooms that a room may import; it always may import itself.
 MAY_IMPORT = {
@@ -28,7 +28,12 @@ MAY_IMPORT = {
     "launch": {"parallel"},
 }
 ROOMS_MEET_IN = "recipes"
-SERVICES_MAY_IMPORT = {"config": set(), "log": {"config"}, "device": {"config", "log"}}
+SERVICES_MAY_IMPORT = {
+    "config": set(),
+    "atomic": {"config"},
+    "log": {"config"},
+    "device": {"config", "log"},
+}
 
 # The only files that import megatron-core.
 CORE_FILES = {

@@ -11,13 +11,13 @@ nor withdrawals, so this is our own.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from megatron_biollm.atomic import remove_leftovers, temporary_name, whole_file
 from megatron_biollm.corpus.document import Document
 
 # What a claim is about; the value is stored, so never renumber.
@@ -128,12 +128,12 @@ class ClaimFiles:
 
     def __init__(self, folder: Path, shard: int, buckets: int):
         self.shard, self.rows = shard, []
-        self.paths = [folder / f"{b:04d}" / f"{shard:05d}.claims" for b in range(buckets)]
-        for path in self.paths:
+        paths = [folder / f"{b:04d}" / f"{shard:05d}.claims" for b in range(buckets)]
+        self.files = [(temporary_name(path), path) for path in paths]
+        for temporary, path in self.files:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a task that was killed
-                left.unlink()
-            _temporary(path).touch()
+            remove_leftovers(path)
+            temporary.touch()
 
     def add(self, claim: tuple, document: int) -> None:
         """claim: a row of `CLAIM` without its last two fields, which are put here."""
@@ -143,23 +143,23 @@ class ClaimFiles:
 
     def commit(self) -> None:
         self._flush()
-        for path in self.paths:
-            _temporary(path).replace(path)
+        for temporary, path in self.files:
+            temporary.replace(path)
 
     def _flush(self) -> None:
         claims = np.array(self.rows, dtype=CLAIM)
         self.rows = []
-        bucket = claims["key"] % len(self.paths)
+        bucket = claims["key"] % len(self.files)
         for number in np.unique(bucket):
-            with _temporary(self.paths[number]).open("ab") as file:
+            with self.files[number][0].open("ab") as file:
                 file.write(claims[bucket == number].tobytes())
 
     def __enter__(self) -> ClaimFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for path in self.paths:
-            _temporary(path).unlink(missing_ok=True)
+        for temporary, _ in self.files:
+            temporary.unlink(missing_ok=True)
 
 
 def read_claims(folder: Path, bucket: int) -> np.ndarray:
@@ -193,16 +193,9 @@ def resolve(claims: np.ndarray) -> np.ndarray:
 
 def save(path: Path, array: np.ndarray) -> None:
     """Writes an array, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        left.unlink()
-    temporary = _temporary(path)
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    remove_leftovers(path)
+    with whole_file(path) as file:
+        np.save(file, array)
 
 
 def losses_of(folder: Path, shard: int) -> dict[int, np.void]:
@@ -243,10 +236,6 @@ def _losses(
     losses["winner_shard"] = winner["shard"][lost]
     losses["winner_document"] = winner["document"][lost]
     return losses
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _digest(text: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_biollm import __version__
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError, dump_config, option, section
 from megatron_biollm.corpus.config import ExecutorConfig, SourcesConfig
 from megatron_biollm.corpus.dedup.buckets import Buckets
@@ -221,10 +222,8 @@ def _take_plan(folder: Path, plan: Plan) -> Plan:
     for rank, task in enumerate(plan.tasks):
         if before is None or rank >= len(before.tasks) or before.tasks[rank] != task:
             (folder / "completions" / f"{rank:05d}").unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".plan.json.tmp"
-    temporary.write_text(plan.to_json(), encoding="utf-8")
-    temporary.replace(folder / "plan.json")
+    with whole_file(folder / "plan.json") as file:
+        file.write(plan.to_json().encode())
     return plan
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
@@ -13,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.config import SourceConfig
 from megatron_biollm.corpus.deidentify.measured import measured
@@ -71,9 +71,8 @@ def write_html(
     report: Mapping[str, Any], manifest: Mapping[str, Any], path: Path, **more: Any
 ) -> None:
     """Writes the page in one step; arguments as for `render`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(render(report, manifest, **more), encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.write(render(report, manifest, **more).encode())
 
 
 def render(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
+from megatron_biollm.atomic import write_json
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.config import SourceConfig
 from megatron_biollm.corpus.dedup.removals import read_samples, read_summary
@@ -221,13 +221,6 @@ def summary(manifest: dict[str, Any]) -> str:
     lines += [f"passed over: {path}" for path in files["passed_over"]]
     lines += [f"broken: {path}, {reason}" for path, reason in files["faulty"].items()]
     return "\n".join(lines)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON; a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _require(holds: bool, place: str) -> None:

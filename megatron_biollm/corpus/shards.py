@@ -23,6 +23,7 @@ import zstandard
 from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.base import PipelineStep
 
+from megatron_biollm.atomic import remove_leftovers, temporary_name, write_json
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.profile import Profile
@@ -160,9 +161,8 @@ class ShardFile:
     def __init__(self, path: Path):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a task that was killed
-            left.unlink()
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        remove_leftovers(path)
+        self.temporary = temporary_name(path)
         self.file: BinaryIO = self.temporary.open("wb")
         self.digest = hashlib.sha256()
         self.packer = zstandard.ZstdCompressor(_LEVEL).compressobj()
@@ -183,10 +183,7 @@ class ShardFile:
         side = self.path.with_name(self.path.name.removesuffix(".jsonl.zst") + ".json")
         side.unlink(missing_ok=True)
         self.temporary.replace(self.path)
-        temporary = side.with_name(f".{side.name}.{os.getpid()}.tmp")
-        contents = json.dumps({**self._counts(), **sidecar}, ensure_ascii=False)
-        temporary.write_text(contents, encoding="utf-8")
-        temporary.replace(side)
+        write_json(side, {**self._counts(), **sidecar})
 
     def _counts(self) -> dict[str, Any]:
         return {

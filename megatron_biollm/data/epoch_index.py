@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from megatron_biollm.atomic import disk_errors, new_folder
 from megatron_biollm.config import UserError
-from megatron_biollm.data.atomic import disk_errors, new_folder
 
 _FORMAT = 1
 _ARRAYS = ("document_index", "sample_index", "shuffle_index")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
+from megatron_biollm.atomic import disk_errors, sync_file, temporary_name
 from megatron_biollm.config import UserError
-from megatron_biollm.data.atomic import disk_errors, sync_file, temporary_name
 from megatron_biollm.data.layout import check_index, read_layout
 from megatron_biollm.data.sidecar import file_digests, read_sidecar, write_sidecar
 

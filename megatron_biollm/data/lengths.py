@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from megatron_biollm.atomic import temporary_name
 from megatron_biollm.config import UserError
-from megatron_biollm.data.atomic import temporary_name
 
 # Lengths up to here are counted one by one. Of longer ones there are few: a trillion tokens hold
 # less than a million of them, so they are kept as they are.

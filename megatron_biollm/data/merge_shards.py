@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from megatron_biollm.data.atomic import sync_file
+from megatron_biollm.atomic import sync_file
 from megatron_biollm.data.index_file import write_index
 from megatron_biollm.data.shards import PARTS, Seal, StreamSeal, WorkFolder, damaged
 from megatron_biollm.data.sidecar import write_sidecar

@@ -16,8 +16,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from megatron_biollm.atomic import disk_errors
 from megatron_biollm.config import UserError
-from megatron_biollm.data.atomic import disk_errors
 from megatron_biollm.data.encode import DTYPES, BatchEncoder, EncodeOptions
 from megatron_biollm.data.encoder_plan import plan_encoder
 from megatron_biollm.data.fast_encode import EncoderPlan, TextEncoder

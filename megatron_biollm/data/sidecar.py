@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
+from megatron_biollm.atomic import write_json
 from megatron_biollm.config import UserError
-from megatron_biollm.data.atomic import write_json
 from megatron_biollm.data.layout import REMEDY, Layout, read_layout
 from megatron_biollm.log import get_logger
 from megatron_biollm.tokenizer.manifest import TokenizerManifest

@@ -20,13 +20,14 @@ from typing import Any, Optional
 import yaml
 from datatrove.pipeline.base import PipelineStep
 
+from megatron_biollm.atomic import whole_file, write_json
 from megatron_biollm.config import UserError, option, section
 from megatron_biollm.corpus.budget import blend, token_shares
 from megatron_biollm.corpus.config import SourcesConfig
 from megatron_biollm.corpus.curation import CurationConfig, curation_stages, digest, prepare
 from megatron_biollm.corpus.executor import Stage, run_stages
 from megatron_biollm.corpus.html_report import write_report
-from megatron_biollm.corpus.seal import MANIFEST, read_manifest, write_json
+from megatron_biollm.corpus.seal import MANIFEST, read_manifest
 from megatron_biollm.corpus.shards import read_shard, shard_path
 from megatron_biollm.data.encode import EncodeOptions
 from megatron_biollm.data.preprocess import preprocess
@@ -192,7 +193,9 @@ class WriteBlend(PipelineStep):
         tokens = {source: sum(own.values()) for source, own in corpora.items()}
         if any(tokens.values()):
             shares = token_shares(tokens, self.sources, self.train_tokens)
-            write_yaml(self.output / "blend.yaml", self._run_sections(blend(shares, corpora)))
+            with whole_file(self.output / "blend.yaml") as file:
+                sections = self._run_sections(blend(shares, corpora))
+                file.write(yaml.safe_dump(sections, sort_keys=False).encode())
             manifest |= {"tokens": tokens, "shares": [dataclasses.asdict(s) for s in shares]}
             write_json(self.output / MANIFEST, manifest)
         more = {"train_tokens": self.train_tokens} if self.train_tokens else {}
@@ -216,13 +219,6 @@ class WriteBlend(PipelineStep):
 
     def _run_sections(self, data_path: list[str]) -> dict[str, Any]:
         return {"data": {"data_path": data_path}, "tokenizer": dataclasses.asdict(self.tokenizer)}
-
-
-def write_yaml(path: Path, value: Any) -> None:
-    """Writes YAML; a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _given_sha256(config: CorpusConfig) -> str | None:

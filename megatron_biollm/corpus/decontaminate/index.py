@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.corpus.decontaminate.items import Item
 from megatron_biollm.corpus.dedup.shingles import hash_words, ngrams
-from megatron_biollm.corpus.dedup.tables import whole_file
 
 SEED_WORDS = (4, 6, 8)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.dedup.config import NearDuplicateConfig
 from megatron_biollm.corpus.dedup.rule import alike
@@ -30,7 +31,6 @@ from megatron_biollm.corpus.dedup.tables import (
     Tables,
     map_rows,
     remove_record,
-    whole_file,
     write_record,
 )
 

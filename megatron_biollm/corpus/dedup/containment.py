@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.dedup.config import ContainmentConfig
 from megatron_biollm.corpus.dedup.removals import Removals, RemoveListed
@@ -30,7 +31,6 @@ from megatron_biollm.corpus.dedup.tables import (
     map_rows,
     read_records,
     remove_record,
-    whole_file,
     write_record,
 )
 

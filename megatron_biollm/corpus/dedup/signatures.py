@@ -21,6 +21,7 @@ from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.utils.hashing import HashConfig
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.corpus.dedup.batches import batched, words_of
 from megatron_biollm.corpus.dedup.config import NearDuplicateConfig
 from megatron_biollm.corpus.dedup.scratch import Scratch
@@ -30,7 +31,6 @@ from megatron_biollm.corpus.dedup.tables import (
     TableWriter,
     map_rows,
     remove_record,
-    whole_file,
     write_record,
 )
 from megatron_biollm.corpus.document import Document

@@ -18,6 +18,7 @@ import xxhash
 from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.base import PipelineStep
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.dedup.batches import batched, words_of
 from megatron_biollm.corpus.dedup.config import ContainmentConfig
@@ -28,7 +29,6 @@ from megatron_biollm.corpus.dedup.tables import (
     TableWriter,
     map_rows,
     remove_record,
-    whole_file,
     write_record,
 )
 from megatron_biollm.corpus.document import Document

@@ -11,16 +11,16 @@ documents/NNNNN.names: one JSON list [source, id] per line, in the same order.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import xxhash
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.document import Document
 
@@ -35,21 +35,6 @@ ROW = np.dtype(
         ("form", "u1"),
     ]
 )
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears under its name only when all of it is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_record(folder: Path, rank: int, world_size: int, **values: Any) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from megatron_biollm.atomic import whole_file, write_json
 from megatron_biollm.config import UserError
 from megatron_biollm.corpus.deidentify.config import DeidentifyConfig
 from megatron_biollm.corpus.deidentify.detect import rule_detectors
@@ -55,25 +55,21 @@ def deidentify_file(
         UserError: no secret, or a file that cannot be read or written.
     """
     processor = Deidentifier(config)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     counts: Counter[str] = Counter()
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with whole_file(target) as file:
             progress = Progress(None, "de-identifying", unit="notes")
             for document in progress.track(_notes(source, columns, counts)):
                 outcome = processor(document)
                 if isinstance(outcome, Drop):
                     continue
                 counts["written"] += 1
-                file.write(outcome.to_json() + "\n")
-        temporary.replace(target)
+                file.write(f"{outcome.to_json()}\n".encode())
     except (OSError, EOFError) as error:
         raise UserError(
             f"{source} cannot be de-identified into {target}: {error}; give a readable file and a "
             "folder with free space"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     report = _report(processor, counts, audit)
     return report, _report_text(report)
 
@@ -99,7 +95,7 @@ def measure_file(
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     try:
-        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        write_json(path, value)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}; give a folder you may write to") from error
 

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from megatron_biollm.config import UserError
 
@@ -48,15 +48,34 @@ def sync_file(path: str | Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as JSON in one step: a reader sees the old file or the new one."""
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write that appears under its name only when all of it is on disk.
+
+    Its folder is made. After an error nothing is left, and an older file of that name stays.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        sync_file(temporary)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Removes what killed processes left of `path`; for files that one process writes at a time."""
+    for left in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
+        left.unlink()
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as JSON in one step: a reader sees the old file or the new one."""
+    with whole_file(path) as file:
+        file.write(f"{json.dumps(value, indent=2)}\n".encode())
 
 
 @contextlib.contextmanager
