@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "finetune": {"tokenizer", "data", "training"},
     "evaluation": {"tokenizer", "parallel", "generation"},
     "feedback": set(),
-    "launch": {"parallel"},
+    "planner": {"model", "parallel"},
+    "rehearsal": {"model", "parallel", "planner", "training", "checkpoint"},
+    "launch": {"parallel", "planner"},
 }
 ROOMS_MEET_IN = "recipes"
 SERVICES_MAY_IMPORT = {

@@ -1,0 +1,1 @@
+"""Before and around a run: its status, the batch script, the checks of the machines."""
