@@ -5,6 +5,7 @@ run again goes on where it was cut off. The corpora make a blend, or one with `i
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from datatrove.data import DocumentsPipeline
@@ -38,19 +39,26 @@ class EncodeStep(PipelineStep):
         self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
     ) -> DocumentsPipeline:
         """A task without files writes nothing. Raises what `preprocess` raises."""
-        files = find_inputs(self.options.input)[rank::world_size]
-        if files:
+        corpora = list(self.corpora(rank, world_size))
+        if corpora:
             with self.track_time():
-                self._encode(files, rank)
+                self._encode(corpora)
         return data
 
-    def _encode(self, files: list[str], rank: int) -> None:
+    def corpora(self, rank: int, world_size: int) -> Iterator[tuple[list[str], str]]:
+        """Files and `--output-prefix` of each corpus that the task makes."""
+        files = find_inputs(self.options.input)[rank::world_size]
+        if files:
+            yield files, self.prefix(rank)
+
+    def _encode(self, corpora: list[tuple[list[str], str]]) -> None:
         tokenizer = build_tokenizer(self.tokenizer)
         manifest: dict[str, Any] = TokenizerManifest.from_tokenizer(tokenizer).to_json()
-        options = dataclasses.replace(self.options, output_prefix=self.prefix(rank))
-        for report in preprocess(options, tokenizer, manifest, files=files):
-            for name in _COUNTED:
-                self.stat_update(name, value=getattr(report, name))
+        for files, prefix in corpora:
+            options = dataclasses.replace(self.options, output_prefix=prefix)
+            for report in preprocess(options, tokenizer, manifest, files=files):
+                for name in _COUNTED:
+                    self.stat_update(name, value=getattr(report, name))
 
     def prefix(self, rank: int) -> str:
         """`--output-prefix` of a task."""

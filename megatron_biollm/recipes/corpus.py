@@ -30,10 +30,9 @@ from megatron_biollm.corpus.html_report import write_report
 from megatron_biollm.corpus.seal import MANIFEST, read_manifest
 from megatron_biollm.corpus.shards import read_shard, shard_path
 from megatron_biollm.data.encode import EncodeOptions
-from megatron_biollm.data.preprocess import preprocess
+from megatron_biollm.data.encode_step import EncodeStep
 from megatron_biollm.tokenizer.learn_extension import learn_extension
 from megatron_biollm.tokenizer.learn_pieces import PieceRules
-from megatron_biollm.tokenizer.manifest import TokenizerManifest
 from megatron_biollm.tokenizer.mergeable import open_vocabulary
 from megatron_biollm.tokenizer.tokenizer import TokenizerConfig, build_tokenizer
 
@@ -145,27 +144,28 @@ class LearnVocabulary(PipelineStep):
                 yield from ((document.source, document.text) for document in read_shard(shard))
 
 
-class EncodeShards(PipelineStep):
+class EncodeShards(EncodeStep):
     """Encodes the shards of the task's number: `output/encoded/SOURCE/NNNNN_text_document`."""
 
     type, name = "recipe", "encode shards"
 
     def __init__(self, output: Path, tokenizer: TokenizerConfig, append_eod: bool):
-        super().__init__()
-        self.output, self.tokenizer, self.append_eod = output, tokenizer, append_eod
+        documents, encoded = output / "documents", output / "encoded"
+        super().__init__(
+            EncodeOptions(str(documents), str(encoded), append_eod=append_eod), tokenizer
+        )
+        self.documents, self.encoded = documents, encoded
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator:
-        for old in (self.output / "encoded").glob(f"*/{rank:05d}_*"):
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        for old in self.encoded.glob(f"*/{rank:05d}_*"):
             old.unlink()
-        tokenizer = build_tokenizer(self.tokenizer)
-        manifest = TokenizerManifest.from_tokenizer(tokenizer).to_json()
-        for source in sorted((self.output / "documents").iterdir()):
+        return super().run(data, rank, world_size)
+
+    def corpora(self, rank: int, world_size: int) -> Iterator[tuple[list[str], str]]:
+        for source in sorted(self.documents.iterdir()):
             shard = shard_path(source, rank)
             if shard.exists():
-                prefix = self.output / "encoded" / source.name / f"{rank:05d}"
-                options = EncodeOptions(str(shard), str(prefix), append_eod=self.append_eod)
-                preprocess(options, tokenizer, manifest)
-        yield from ()
+                yield [str(shard)], str(self.encoded / source.name / f"{rank:05d}")
 
 
 class WriteBlend(PipelineStep):
