@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from megatron_biollm.corpus.claims import (
     text_claim,
     withdrawal_claim,
 )
+from megatron_biollm.corpus.download.fetch import digests
 from megatron_biollm.corpus.download.manifest import licence_of
 from megatron_biollm.corpus.local_executor import RestartTask
 from megatron_biollm.corpus.plan import Plan, SourceFile
@@ -76,20 +76,20 @@ class ReadFiles(PipelineStep):
         self.ledger.clear()
         self.files = []
         for file in self.plan.tasks[rank]:
-            digest = _sha256(Path(file.path))
+            found = digests(Path(file.path))
             report = self.quarantined.get(file.path)
             if report is None:
                 report = FileReport(file.path)
-                yield from self._read(file, report)
-            self.files.append({**report.to_dict(), "size": file.size, "sha256": digest})
+                yield from self._read(file, report, found.md5)
+            self.files.append({**report.to_dict(), "size": file.size, "sha256": found.sha256})
 
     def report(self) -> dict[str, Any]:
         """One entry for each file, for the shard's sidecar."""
         return {"files": self.files}
 
-    def _read(self, file: SourceFile, report: FileReport) -> Iterator[DatatroveDocument]:
+    def _read(self, file: SourceFile, report: FileReport, md5: str) -> Iterator[DatatroveDocument]:
         path = Path(file.path)
-        wrong = wrong_checksum(path)
+        wrong = wrong_checksum(path, md5)
         if wrong:
             report.break_off("the whole file", wrong)
         else:
@@ -145,22 +145,13 @@ class WriteClaims(PipelineStep):
         self.ledger.read.clear()
 
 
-def wrong_checksum(path: Path) -> str | None:
-    """What is wrong with a file by the NAME.md5 beside it, as NLM gives one; None if nothing."""
+def wrong_checksum(path: Path, md5: str) -> str | None:
+    """What is wrong with a file of that checksum by the NAME.md5 beside it, as NLM gives one; None
+    if nothing."""
     beside = path.with_name(f"{path.name}.md5")
     if not beside.is_file():
         return None
     expected = _MD5.search(beside.read_text(encoding="utf-8", errors="replace").lower())
-    actual = _digest(path, "md5")
-    if expected is None or expected[0] == actual:
+    if expected is None or expected[0] == md5:
         return None
-    return f"its MD5 is {actual}, but {beside.name} says {expected[0]}; download it again"
-
-
-def _sha256(path: Path) -> str:
-    return _digest(path, "sha256")
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    return f"its MD5 is {md5}, but {beside.name} says {expected[0]}; download it again"
