@@ -42,7 +42,7 @@ from megatron_biollm.corpus.processing import (
     secret_fingerprint,
 )
 from megatron_biollm.corpus.seal import Seal, read_manifest
-from megatron_biollm.corpus.shards import ReadShard, WriteShard, WriteSources
+from megatron_biollm.corpus.shards import ReadShard, WriteCounts, WriteShard, WriteSources
 from megatron_biollm.corpus.steps import DocumentStep
 
 _PARTS = ("2-names", "3-texts", "4-near", "5-contained", "8-finish", "9-seal")
@@ -140,7 +140,7 @@ def curation_stages(config: CurationConfig, plan: Plan, output: Path) -> list[St
         shards[0],
         *counted,
         WriteSources(output / "documents"),
-        WriteShard(folder["8-finish"] / "counts", counted),
+        WriteCounts(folder["8-finish"] / "counts", counted),
     ]
     decisions = {step.reason: step.folder for step in removals[1:]}
     wanted = config.sources.by_name()

@@ -116,9 +116,30 @@ class WriteShard(PipelineStep):
             for given in data:
                 shard.write(from_datatrove(given))
                 yield given
-            flows = [step.flow.to_dict() for step in self.counted]
-            # Also these files are looked at, and kept for longer than anybody thinks of them.
-            shard.commit({"flows": withhold_dropped(flows), **self.extra()})
+            shard.commit({"flows": _flows(self.counted), **self.extra()})
+
+
+class WriteCounts(PipelineStep):
+    """Writes the counts of the task's documents and of the steps before it, and no document.
+
+    folder: of the sidecars. counted: steps of the same pipeline that have a `flow`.
+    """
+
+    type, name = "corpus", "write counts"
+
+    def __init__(self, folder: Path, counted: Sequence[Any]):
+        super().__init__()
+        self.folder, self.counted = folder, counted
+
+    def run(
+        self, data: Iterable[DatatroveDocument], rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
+        documents = 0
+        for given in data:
+            documents += 1
+            yield given
+        sidecar = {"documents": documents, "flows": _flows(self.counted)}
+        write_json(_sidecar_path(shard_path(self.folder, rank)), sidecar)
 
 
 class WriteSources(PipelineStep):
@@ -142,17 +163,18 @@ class WriteSources(PipelineStep):
         with contextlib.ExitStack() as stack:
             for given in data:
                 document = from_datatrove(given)
-                if document.source not in shards:
-                    path = shard_path(self.folder / _folder_name(document.source), rank)
-                    shards[document.source] = stack.enter_context(ShardFile(path))
-                    profiles[document.source] = Profile()
-                shards[document.source].write(document)
-                profiles[document.source].add(document)
+                name = _folder_name(document.source)
+                if name not in shards:
+                    path = shard_path(self.folder / name, rank)
+                    shards[name] = stack.enter_context(ShardFile(path))
+                    profiles[name] = Profile()
+                shards[name].write(document)
+                profiles[name].add(document)
                 yield given
             for old in self.folder.glob(f"*/{rank:05d}.json*"):
                 old.unlink()
-            for source, shard in shards.items():
-                shard.commit({"source": source, "profile": profiles[source].to_dict()})
+            for name, shard in shards.items():
+                shard.commit({"source": shard.source(), "profile": profiles[name].to_dict()})
 
 
 class ShardFile:
@@ -174,13 +196,17 @@ class ShardFile:
         self.characters[document.source] += len(document.text)
         self._put(self.packer.compress(orjson.dumps(document.to_record()) + b"\n"))
 
+    def source(self) -> str:
+        """Where its documents are from; of names that make one folder, the most frequent one."""
+        return self.documents.most_common(1)[0][0]
+
     def commit(self, sidecar: dict[str, Any]) -> None:
         """Completes the file; the sidecar comes last and says that it is whole."""
         self._put(self.packer.flush())
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        side = self.path.with_name(self.path.name.removesuffix(".jsonl.zst") + ".json")
+        side = _sidecar_path(self.path)
         side.unlink(missing_ok=True)
         self.temporary.replace(self.path)
         write_json(side, {**self._counts(), **sidecar})
@@ -205,6 +231,16 @@ class ShardFile:
             self.file.close()
         finally:
             self.temporary.unlink(missing_ok=True)
+
+
+def _sidecar_path(shard: Path) -> Path:
+    return shard.with_name(shard.name.removesuffix(".jsonl.zst") + ".json")
+
+
+def _flows(counted: Sequence[Any]) -> list[dict[str, Any]]:
+    """What the steps let through; without texts, since also these files are looked at, and kept
+    for longer than anybody thinks of them."""
+    return withhold_dropped([step.flow.to_dict() for step in counted])
 
 
 def _folder_name(source: str) -> str:

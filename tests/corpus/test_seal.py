@@ -6,7 +6,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.corpus.config import SourceConfig
 from megatron_biollm.corpus.document import Document
 from megatron_biollm.corpus.seal import SAMPLES, Seal, read_manifest, read_sidecars
-from megatron_biollm.corpus.shards import WriteShard, WriteSources
+from megatron_biollm.corpus.shards import WriteCounts, WriteShard, WriteSources
 from megatron_biollm.corpus.steps import DocumentStep, Drop, to_datatrove
 
 
@@ -38,7 +38,7 @@ def seal(tmp_path):
         first.run(documents)
     )
     sorted_out = WriteSources(tmp_path / "documents").run(last.run(kept))
-    list(WriteShard(finish / "counts", [last]).run(sorted_out))
+    list(WriteCounts(finish / "counts", [last]).run(sorted_out))
     return Seal(tmp_path, extract, finish, 1, sources={"pubmed": SourceConfig(epochs=3)})
 
 

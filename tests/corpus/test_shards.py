@@ -5,6 +5,7 @@ from megatron_biollm.corpus.document import Document, Section
 from megatron_biollm.corpus.shards import (
     ReadShard,
     ShardFile,
+    WriteCounts,
     WriteShard,
     WriteSources,
     read_shard,
@@ -78,3 +79,15 @@ def test_sources_lie_apart_and_old_ones_of_the_task_are_removed(tmp_path):
     write(WriteSources(tmp_path), [Document("t", "9", "../evil/name")])
     assert sorted(p.name for p in tmp_path.rglob("*.zst")) == ["00000.jsonl.zst"]
     assert next(read_shard(shard_path(tmp_path / "_evil_name", 0))).id == "9"
+
+
+def test_two_odd_names_of_one_folder_share_their_shard(tmp_path):
+    write(WriteSources(tmp_path), [Document("t", "1", "a b"), Document("u", "2", "a/b")])
+    assert [d.id for d in read_shard(shard_path(tmp_path / "a_b", 0))] == ["1", "2"]
+    assert read_sidecar(tmp_path / "a_b", 0)["documents"] == 2
+
+
+def test_counts_alone_hold_no_document(tmp_path):
+    write(WriteCounts(tmp_path, []))
+    assert read_sidecar(tmp_path, 0) == {"documents": 3, "flows": []}
+    assert [path.name for path in tmp_path.iterdir()] == ["00000.json"]
