@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,8 +40,8 @@ def disk_errors(path: str | Path, remedy: str, kept: str = "nothing was kept") -
 
 def temporary_name(path: str | Path) -> Path:
     """A hidden name of this process beside `path`, so that a rename stays on one file system."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    path, host = Path(path), socket.gethostname()
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def sync_file(path: str | Path) -> None:
@@ -52,9 +54,11 @@ def sync_file(path: str | Path) -> None:
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that appears under its name only when all of it is on disk.
 
-    Its folder is made. After an error nothing is left, and an older file of that name stays.
+    Its folder is made. After an error nothing is left, and an older file of that name stays. What
+    a killed process of this machine left of the same file goes.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    _remove_those_of_the_dead(Path(path))
     temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
@@ -68,8 +72,26 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
 
 def remove_leftovers(path: str | Path) -> None:
     """Removes what killed processes left of `path`; for files that one process writes at a time."""
-    for left in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
+    for left in Path(path).parent.glob(f".{glob.escape(Path(path).name)}.*.tmp"):
         left.unlink()
+
+
+def _remove_those_of_the_dead(path: Path) -> None:
+    start = f".{path.name}.{socket.gethostname()}."
+    for left in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        pid = left.name.removeprefix(start).partition("-")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so alive
+        pass
+    return True
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from megatron_biollm.atomic import temporary_name
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
 
 # Lengths up to here are counted one by one. Of longer ones there are few: a trillion tokens hold
@@ -119,13 +119,9 @@ def plot_lengths(lengths: Mapping[str, Lengths], unit: str, output: Path | str) 
     if output.suffix.lower() not in PICTURES:
         raise UserError(f"output {output} is none of {', '.join(PICTURES)}; give it such an ending")
     figure = _draw(lengths, unit)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(output)
-    try:
-        figure.savefig(temporary, format=output.suffix[1:].lower(), dpi=150)
-        return temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(output) as file:
+        figure.savefig(file, format=output.suffix[1:].lower(), dpi=150)
+    return output
 
 
 def _draw(lengths: Mapping[str, Lengths], unit: str) -> Any:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
 from megatron_biollm.log import read_rows
 
@@ -66,10 +67,9 @@ def plot_runs(run_dirs: list[Path | str], output: Path | str) -> Path:
     if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"output {output} is none of {', '.join(SUFFIXES)}; give it such an ending")
     figure = draw([read_curve(run_dir) for run_dir in run_dirs])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    figure.savefig(temporary, format=output.suffix[1:].lower(), dpi=150)
-    return temporary.replace(output)
+    with whole_file(output) as file:
+        figure.savefig(file, format=output.suffix[1:].lower(), dpi=150)
+    return output
 
 
 def draw(curves: list[Curve]) -> Figure:

@@ -138,7 +138,7 @@ def test_a_killed_run_resumes_to_the_same_shards(sources, tmp_path):
         process.wait()
     curate(killed)
     assert digest(whole.output_dir) == digest(killed.output_dir)
-    assert not list(Path(killed.output_dir).rglob("*.tmp"))
+    assert [str(p) for p in Path(killed.output_dir).rglob("*.tmp")] == []
 
 
 _RUN = """
