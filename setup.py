@@ -19,6 +19,7 @@ setup(
     package_data={
         "megatron_biollm": [
             "model/presets/*.yaml",
+            "planner/*.yaml",
             "tokenizer/*.json",
             "corpus/page/*.j2",
             "corpus/page/*.css",
