@@ -85,6 +85,10 @@ class Source:
             save_index(self.cache, key, self._compute_index(key))
         return self.cache / key.folder_name()
 
+    def has_index(self, epoch: int) -> bool:
+        """Whether the index of an epoch is on disk, readable."""
+        return load_index(self.cache, self._key(epoch)) is not None
+
     @cached_property
     def indexed(self) -> IndexedDataset:
         return open_indexed(self.prefix, mmap=self.cut.mmap_bin_files)

@@ -148,6 +148,24 @@ def ensure_index(
     return folders
 
 
+def missing_index(
+    data: DataConfig, seq_length: int, seed: int, train_samples: int
+) -> dict[str, list[int]]:
+    """Epochs by corpus that `ensure_index` would have to build for a whole run.
+
+    Raises:
+        UserError: as `build_datasets`.
+    """
+    datasets = build_datasets(data, seq_length, seed, eod=-1)
+    missing: dict[str, list[int]] = {}
+    for stream in (datasets.train, datasets.valid, datasets.test):
+        for place in stream.epochs_needed(train_samples) if stream else ():
+            source = stream.sources[place.source]
+            if not source.has_index(place.epoch):
+                missing.setdefault(source.prefix, []).append(place.epoch)
+    return missing
+
+
 def _build_stream(
     blend: list[str], split: str, share: Optional[tuple[float, float]], cut: SampleSettings
 ) -> Optional[SampleStream]:

@@ -104,6 +104,12 @@ class Device:
         models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
         return f"{next(models, platform.machine())}, {torch.get_num_threads()} threads"
 
+    def communication(self) -> str:
+        """The library that moves tensors between ranks, with its version where it tells it."""
+        if self.kind == "cuda" and torch.distributed.is_nccl_available():
+            return "NCCL " + ".".join(str(part) for part in torch.cuda.nccl.version())
+        return self.backend
+
     def keep_freed_memory(self) -> None:
         """Has the C library keep what a training step frees for the next one (Linux, CPU).
 
