@@ -145,9 +145,9 @@ def test_meditrons_layout_fits_in_80_gb():
 
 
 def test_an_80b_in_nanotron_is_within_a_tenth():
-    # docs/benchmark_summary.svg of huggingface/nanotron: 80B, TP8 PP4 DP1, ZeRO-0 takes 66.0 GB and
-    # TP16 PP1 DP32, ZeRO-1, two sequences 53.5 GB. It holds bf16 gradients beside the fp32 ones. Its
-    # sizes are not told; those of LLaMA's 70B with 64 key heads and this vocabulary make 82B.
+    # docs/benchmark_summary.svg of huggingface/nanotron: 66.0 GB at TP8 PP4 DP1 and ZeRO-0, 53.5 GB
+    # at TP16 PP1 DP32, ZeRO-1 and two sequences; bf16 gradients beside the fp32 ones. Its sizes are
+    # not told; those of LLaMA's 70B with 64 key heads and this vocabulary make 82B.
     model = replace(MODEL, preset=None, num_query_groups=64, vocab_size=131_072)
     work = Work(model, 256)
     for parallel, mbs, dp, sharding, published in [
