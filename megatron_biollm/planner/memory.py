@@ -7,7 +7,7 @@ parameters into the very buffer that the weights live in (`distributed/param_and
 so overlapping that costs no memory.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.planner.activations import (
@@ -71,7 +71,7 @@ class StageMemory:
     @property
     def parts(self) -> dict[str, float]:
         """Bytes by name, in the order above."""
-        return asdict(self)
+        return dict(vars(self))  # dataclasses.asdict copies deeply, for thousands of layouts
 
     @property
     def total(self) -> float:
@@ -87,7 +87,25 @@ class StageMemory:
 def predict_memory(work: Work, candidate: Candidate) -> list[StageMemory]:
     """Peak memory of each pipeline rank, first stage first."""
     ranks = range(candidate.parallel.pipeline_model_parallel_size)
-    return [_stage(work, candidate, rank) for rank in ranks]
+    return [predict_stage(work, candidate, rank) for rank in ranks]
+
+
+def predict_stage(work: Work, candidate: Candidate, rank: int) -> StageMemory:
+    """Peak memory of one pipeline rank."""
+    weights, gradients, optimizer = _state(work, candidate, rank)
+    logits, loss = _logits(work, candidate, rank)
+    held, workspace = _activations(work, candidate, rank)
+    # The loss and a layer's backward pass do not run at once: the larger one counts.
+    activations = held + max(workspace - loss, 0.0)
+    return StageMemory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        logits=logits + loss,
+        communication=_communication(work, candidate),
+        reserve=CUDA_CONTEXT + FRAGMENTATION * (activations + logits + loss),
+    )
 
 
 def parameters_on(work: Work, parallel: ParallelConfig, rank: int) -> tuple[float, float]:
@@ -109,23 +127,6 @@ def layer_matrices(work: Work, parallel: ParallelConfig) -> float:
     attention = 2 * hidden * hidden + 2 * hidden * key_width(model)
     feed_forward = 3 * hidden * model.ffn_hidden_size
     return (attention + feed_forward) / parallel.tensor_model_parallel_size
-
-
-def _stage(work: Work, candidate: Candidate, rank: int) -> StageMemory:
-    weights, gradients, optimizer = _state(work, candidate, rank)
-    logits, loss = _logits(work, candidate, rank)
-    held, workspace = _activations(work, candidate, rank)
-    # The loss and a layer's backward pass do not run at once: the larger one counts.
-    activations = held + max(workspace - loss, 0.0)
-    return StageMemory(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer,
-        activations=activations,
-        logits=logits + loss,
-        communication=_communication(work, candidate),
-        reserve=CUDA_CONTEXT + FRAGMENTATION * (activations + logits + loss),
-    )
 
 
 def _state(work: Work, candidate: Candidate, rank: int) -> tuple[float, float, float]:
