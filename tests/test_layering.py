@@ -49,6 +49,7 @@ CORE_FILES = {
     "parallel/rehearsal.py",
     "training/optimizer.py",
     "training/step.py",
+    "checkpoint/content.py",
     "checkpoint/sharded.py",
     "generation/forward.py",
 }

@@ -6,15 +6,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from megatron_biollm.checkpoint import verify
+from megatron_biollm.checkpoint.formats import RESHARDABLE, Format, describe_layout
 from megatron_biollm.checkpoint.retention import gigabytes
 from megatron_biollm.config import UserError
-
-DEGREES = {
-    "tensor_model_parallel_size": "TP",
-    "pipeline_model_parallel_size": "PP",
-    "virtual_pipeline_model_parallel_size": "VPP",
-    "context_parallel_size": "CP",
-}
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,8 @@ class CheckpointReport:
         whole: every file is as it was written, and names nothing that could run code.
         bytes: of all files.
         weights_only: no optimizer state (imported from elsewhere).
-        layout: degrees that it was saved with; it loads into any.
+        format: `reshardable` loads into any layout, `fast` only into the one it was saved in.
+        layout: degrees that it was saved with.
         versions: of the software that wrote it.
         problems: what is wrong, one line each.
     """
@@ -39,6 +34,7 @@ class CheckpointReport:
     whole: bool
     bytes: int
     weights_only: Optional[bool]
+    format: Optional[str]
     layout: Optional[dict[str, Any]]
     versions: Optional[dict[str, str]]
     problems: list[str]
@@ -58,8 +54,10 @@ class CheckpointReport:
         parts = [f"{self.folder}: {verdict}", gigabytes(self.bytes)]
         if self.step is not None:
             parts.insert(1, f"step {self.step}")
+        if self.format is not None:
+            parts.append(self.format)
         if self.layout is not None:
-            parts.append(_describe(self.layout))
+            parts.append(describe_layout(self.layout))
         if self.weights_only:
             parts.append("weights only")
         parts += [f"{name} {version}" for name, version in (self.versions or {}).items()]
@@ -96,6 +94,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointReport:
         whole=not problems,
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         weights_only=bool(state.get("weights_only", False)) if state else None,
+        format=_format(state),
         layout=layout,
         versions=_read(folder / "versions.json"),
         problems=problems,
@@ -111,6 +110,5 @@ def _read(path: Path) -> Optional[dict[str, Any]]:
     return content if isinstance(content, dict) else None
 
 
-def _describe(layout: dict[str, Any]) -> str:
-    degrees = [f"{short}{layout[name]}" for name, short in DEGREES.items() if layout.get(name)]
-    return f"{' x '.join(degrees)} of {layout.get('world_size', '?')} ranks"
+def _format(state: Optional[dict[str, Any]]) -> Optional[str]:
+    return Format(state.get("format", RESHARDABLE)).name if state else None

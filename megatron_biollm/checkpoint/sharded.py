@@ -1,7 +1,8 @@
 """Save, load and reshard training state in megatron-core's `torch_dist` format.
 
-Optimizer state is saved as `fully_reshardable`, so that a checkpoint loads into any
-TP/PP/VPP/CP/DP layout (core's default changes DP only). Nothing draws random numbers during
+Scheduled checkpoints and those at the end hold the optimizer state as `fully_reshardable`, so that
+they load into any TP/PP/VPP/CP/DP layout; fast ones in between as `dp_reshardable`, which is bound
+to the layout but for DP (`formats.py`). Nothing draws random numbers during
 training (dropout is 0 and the data order follows from `consumed_samples`), so no generator state
 is needed for a resume that is exact to the bit.
 
@@ -22,7 +23,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
@@ -43,8 +44,23 @@ from torch.distributed.checkpoint import CheckpointException
 
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.config import CheckpointConfig
+from megatron_biollm.checkpoint.content import (
+    bucket_layout,
+    chunk_names,
+    content_to_load,
+    content_to_save,
+    model_content,
+)
+from megatron_biollm.checkpoint.formats import (
+    STATE,
+    Buckets,
+    Format,
+    buckets_of_world,
+    read_format,
+    why_unfit,
+)
 from megatron_biollm.checkpoint.retention import gigabytes
-from megatron_biollm.checkpoint.store import STATE, CheckpointStore, Save
+from megatron_biollm.checkpoint.store import CheckpointStore, Save, gather
 from megatron_biollm.checkpoint.write_results import WriteResults, write_guarded
 from megatron_biollm.config import UserError
 from megatron_biollm.log import get_logger
@@ -88,20 +104,33 @@ class Checkpointer:
         self.check_sidecars = check_sidecars
         self.queue = AsyncCallsQueue(persistent=False)
         self.saving: Optional[Save] = None
-        # The step whose good checkpoint is known to be there; others may be damaged.
-        self.good_step: Optional[int] = None
+        # Step and format of the checkpoint that is known to be good; others may be damaged.
+        self.good: Optional[tuple[int, Format]] = None
 
-    def save(self, state: TrainState) -> None:
+    @cached_property
+    def buckets(self) -> Buckets:
+        """Where the parameters lie, for fast checkpoints; asked for by all ranks at once."""
+        mine = bucket_layout(self.model, self.optimizer)
+        return buckets_of_world(gather(mine, self.store.control))
+
+    def save(self, state: TrainState, reshardable: bool = True) -> None:
         """Writes the checkpoint of `state`; in the background if the config says so.
+
+        Args:
+            state: how far the run has come.
+            reshardable: to be loaded in any layout; else in this one, as the optimizer's buckets
+                lie on the ranks.
 
         Raises:
             UserError: the disk cannot hold it or a write failed; nothing half-written stays.
         """
         self.finish()
-        if state.step == self.good_step:
+        wanted = self.buckets.format(reshardable)
+        if self.good in ((state.step, wanted), (state.step, Format())):
             return
-        content = self._content(is_loading=False)
-        self.saving = self.store.begin(state, _global_bytes(content, self.store.control))
+        content = content_to_save(self.model, self.optimizer, wanted.kind)
+        needed = _global_bytes(content, self.store.control)
+        self.saving = self.store.begin(state, wanted, needed)
         with self._nothing_half_written():
             self.queue.schedule_async_request(self._plan(content))
         if not self.config.async_save:
@@ -137,21 +166,30 @@ class Checkpointer:
             self._commit()
 
     def load_newest(self) -> Optional[TrainState]:
-        """Restores the newest good checkpoint of the run; bad ones are named and passed over.
+        """Restores the newest good checkpoint of the run that this layout can load.
+
+        Bad ones are named and passed over, and so are fast ones of another layout.
 
         Returns:
             How far the run had come, or None if it has no checkpoint.
 
         Raises:
-            UserError: it has checkpoints and none is good, or they are of another model.
+            UserError: it has checkpoints and none can be used, or they are of another model.
         """
         self.store.remove_unfinished()
-        folder = self.store.newest_good(self.store.directory)
-        if folder is None:
-            return None
-        state = self._restore(folder, with_optimizer=True)
-        self.good_step = state.step
-        return state
+        folder = self.store.newest_good(self.store.directory, self._fits)
+        return None if folder is None else self._go_on_from(folder)
+
+    def load_step(self, step: int) -> TrainState:
+        """Restores the run's checkpoint of `step`, also in the midst of training.
+
+        Raises:
+            UserError: there is none, it is damaged, or it is of another layout.
+        """
+        self.finish()
+        folder = verify.step_folder(self.store.directory, step)
+        self._refuse_unusable(folder, with_optimizer=True)
+        return self._go_on_from(folder)
 
     def load_from(self, path: Path, with_optimizer: bool) -> TrainState:
         """Starts from another run: one of its checkpoints, its `checkpoints` folder, or its
@@ -164,16 +202,32 @@ class Checkpointer:
         Raises:
             UserError: no good checkpoint there, or one of another model.
         """
+        fits = self._fits if with_optimizer else lambda folder: True
         for directory in (path, path / "checkpoints"):
-            if (folder := self.store.newest_good(directory)) is not None:
+            if (folder := self.store.newest_good(directory, fits)) is not None:
                 return self._restore(folder, with_optimizer)
         if not self.store.on_first(verify.is_checkpoint, path):
             raise UserError(
                 f"{path} holds no checkpoint; give a run, its checkpoints, or one step_XXXXXXXX"
             )
-        if (problem := self.store.problem(path)) is not None:
-            raise UserError(problem)
+        self._refuse_unusable(path, with_optimizer)
         return self._restore(path, with_optimizer)
+
+    def _refuse_unusable(self, folder: Path, with_optimizer: bool) -> None:
+        if (problem := self.store.problem(folder)) is not None:
+            raise UserError(problem)
+        if with_optimizer and not self._fits(folder):
+            raise UserError(why_unfit(folder))
+
+    def _fits(self, folder: Path) -> bool:
+        """Whether this layout can load a good checkpoint; to be asked by all ranks."""
+        stored = self.store.on_first(read_format, folder)
+        return not stored.is_fast or self.buckets.fit(stored)
+
+    def _go_on_from(self, folder: Path) -> TrainState:
+        state = self._restore(folder, with_optimizer=True)
+        self.good = (state.step, read_format(folder))
+        return state
 
     def _restore(self, folder: Path, with_optimizer: bool) -> TrainState:
         self.check_sidecars(folder)
@@ -187,18 +241,13 @@ class Checkpointer:
             if hasattr(part, "_init_optimizer_states_with_dummy_values"):
                 part._init_optimizer_states_with_dummy_values()
         with _holding_what_is_needed(folder):
-            loaded = dist_checkpointing.load(self._content(is_loading=True), str(folder))
+            kind = read_format(folder).kind
+            content = content_to_load(self.model, self.optimizer, kind)
+            loaded = dist_checkpointing.load(content, str(folder))
             _take_weights(self.model, loaded)
             self.optimizer.load_state_dict(loaded["optimizer"])
         logger.info("restored %s", folder)
         return TrainState(**{name: stored[name] for name in asdict(TrainState())})
-
-    def _content(self, is_loading: bool) -> dict[str, Any]:
-        model = _model_content(self.model)
-        optimizer = self.optimizer.sharded_state_dict(
-            model, is_loading=is_loading, metadata=_sharding()
-        )
-        return {**model, "optimizer": optimizer}
 
     def _plan(self, content: dict[str, Any]) -> AsyncRequest:
         """What this rank's writer, a process in the background, is to do."""
@@ -223,7 +272,7 @@ class Checkpointer:
 
     def _commit(self) -> None:
         self.store.commit(self.saving)
-        self.good_step, self.saving = self.saving.state.step, None
+        self.good, self.saving = (self.saving.state.step, self.saving.format), None
 
     @contextmanager
     def _nothing_half_written(self) -> Iterator[None]:
@@ -249,7 +298,7 @@ def load_weights(folder: Path, model: ParallelModel) -> None:
         UserError: a tensor is absent or has another shape.
     """
     with _holding_what_is_needed(folder):
-        _take_weights(model, dist_checkpointing.load(_model_content(model), str(folder)))
+        _take_weights(model, dist_checkpointing.load(model_content(model), str(folder)))
 
 
 @contextmanager
@@ -266,30 +315,15 @@ def _holding_what_is_needed(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _sharding() -> dict[str, Any]:
-    # A new one each time: core keeps this world's process groups in it.
-    return {"distrib_optim_sharding_type": "fully_reshardable"}
-
-
 def _core_writer() -> dict[str, str]:
     # Later versions of core would use a package of its own, if asked for nothing.
     takes = inspect.signature(dist_checkpointing.save).parameters
     return {"async_strategy": "mcore"} if "async_strategy" in takes else {}
 
 
-def _model_content(model: ParallelModel) -> dict[str, Any]:
-    chunks = model.bare_chunks
-    names = ["model"] if len(chunks) == 1 else [f"model{i}" for i in range(len(chunks))]
-    return {
-        name: chunk.sharded_state_dict(metadata=_sharding())
-        for name, chunk in zip(names, chunks, strict=True)
-    }
-
-
 def _take_weights(model: ParallelModel, loaded: dict[str, Any]) -> None:
-    chunks = model.bare_chunks
-    for index, chunk in enumerate(chunks):
-        chunk.load_state_dict(loaded["model" if len(chunks) == 1 else f"model{index}"])
+    for name, chunk in zip(chunk_names(model), model.bare_chunks, strict=True):
+        chunk.load_state_dict(loaded[name])
 
 
 def _global_bytes(content: dict[str, Any], group: torch.distributed.ProcessGroup) -> int:

@@ -9,7 +9,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.config import CheckpointConfig
+from megatron_biollm.checkpoint.formats import STATE, Format, read_format, why_unfit
 from megatron_biollm.checkpoint.retention import (
     check_disk_space,
     forecast,
@@ -29,7 +30,6 @@ from megatron_biollm.log import get_logger
 from megatron_biollm.training.state import TrainState
 
 T = TypeVar("T")
-STATE = "state.json"
 logger = get_logger(__name__)
 
 
@@ -38,6 +38,7 @@ class Save:
     """A save under way: of what, where to, and this rank's share of the digests."""
 
     state: TrainState
+    format: Format
     partial: Path
     digesting: Optional[threading.Thread] = None
     digests: verify.Digests = field(default_factory=dict)
@@ -70,47 +71,74 @@ class CheckpointStore:
         self.refused: set[int] = set()
         self.has_forecast = train_iters is None
 
-    def newest_good(self, directory: Path) -> Optional[Path]:
-        """The newest good checkpoint in `directory`; bad ones are named and passed over.
+    def newest_good(self, directory: Path, fits: Callable[[Path], bool]) -> Optional[Path]:
+        """The newest good checkpoint in `directory` that fits.
+
+        Those that are bad or do not fit are named and passed over; they stay where they are.
+
+        Args:
+            directory: of many checkpoints.
+            fits: whether a good one can be loaded; asked by all ranks at once.
 
         Returns:
             Its folder, or None where there is no checkpoint at all.
 
         Raises:
-            UserError: there are checkpoints, and none is good.
+            UserError: there are checkpoints, and none can be used.
         """
         folders = self.on_first(verify.step_folders, directory)
+        unfit: list[Path] = []
+        problems = []
         for folder in folders:
             problem = self.problem(folder)
-            if problem is None:
+            if problem is None and fits(folder):
+                self._say_lost_steps(unfit, folder)
                 return folder
+            problems.append(problem or why_unfit(folder))
+            if problem is None:
+                unfit.append(folder)
+                continue
             if self.rank == 0:
                 logger.warning("refused: %s", problem)
             if directory == self.directory:
                 self.refused.add(verify.step_of(folder))
         if folders:
             raise UserError(
-                f"none of the {len(folders)} checkpoints in {directory} is good, the newest: "
-                f"{problem}. To start anew, move them away or give another run_dir"
+                f"none of the {len(folders)} checkpoints in {directory} can be used, the newest: "
+                f"{problems[0]}. To start anew, move them away or give another run_dir"
             )
         return None
+
+    def _say_lost_steps(self, unfit: list[Path], folder: Path) -> None:
+        if not unfit or self.rank != 0:
+            return
+        lost = verify.step_of(unfit[0]) - verify.step_of(folder)
+        logger.warning(
+            "passed over: %s. Going on from %s (%s), so that %d steps are trained again; "
+            "nothing was deleted",
+            "; ".join(why_unfit(path) for path in unfit),
+            folder,
+            read_format(folder).name,
+            lost,
+        )
 
     def problem(self, folder: Path) -> Optional[str]:
         """As `problem_on_any_rank`, for the ranks of this run."""
         return problem_on_any_rank(folder, self.control)
 
-    def begin(self, state: TrainState, needed: int) -> Save:
+    def begin(self, state: TrainState, wanted: Format, needed: int) -> Save:
         """Makes the folder to write into, once the remains of earlier saves are gone.
 
         Args:
             state: of the save.
+            wanted: how it is written.
             needed: bytes that all ranks will write.
 
         Raises:
             UserError: the disk cannot hold it, or the folder cannot be made.
         """
         partial = self.on_first(self._make_partial, state.step, needed)
-        return Save(TrainState(**asdict(state)), partial)
+        return Save(replace(state), wanted, partial)
 
     def remove_unfinished(self) -> None:
         """Removes what saves that were cut off have left."""
@@ -186,7 +214,8 @@ class CheckpointStore:
 
     def _complete(self, save: Save) -> None:
         self.write_sidecars(save.partial)
-        (save.partial / STATE).write_text(json.dumps(asdict(save.state)) + "\n")
+        told = {"format": save.format.kind, "buckets": save.format.buckets}
+        (save.partial / STATE).write_text(json.dumps(asdict(save.state) | told) + "\n")
 
     def _commit(self, save: Save, digests: verify.Digests) -> None:
         final = verify.step_folder(self.directory, save.state.step)
@@ -210,7 +239,7 @@ class CheckpointStore:
         shutil.rmtree(doomed, ignore_errors=True)
 
     def _gather(self, value: Any) -> list[Any]:
-        return _gather(value, self.control)
+        return gather(value, self.control)
 
     def _broadcast(self, value: Any) -> Any:
         values = [value]
@@ -244,10 +273,11 @@ def _attempt(act: Callable[..., T], *args: Any) -> tuple[Optional[T], Optional[s
 def problem_on_any_rank(folder: Path, control: torch.distributed.ProcessGroup) -> Optional[str]:
     """What is wrong with a checkpoint; every rank reads its share and hears the same."""
     mine = next(verify.find_problems(folder, control.rank(), control.size()), None)
-    return next((p for p in _gather(mine, control) if p is not None), None)
+    return next((p for p in gather(mine, control) if p is not None), None)
 
 
-def _gather(value: Any, group: torch.distributed.ProcessGroup) -> list[Any]:
+def gather(value: Any, group: torch.distributed.ProcessGroup) -> list[Any]:
+    """What every rank of the group gives, by rank."""
     values = [None] * group.size()
     torch.distributed.all_gather_object(values, value, group=group)
     return values

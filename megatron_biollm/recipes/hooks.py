@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import torch
 
+from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.device.runtime import Device
 from megatron_biollm.log import MetricsLogger, get_logger
@@ -81,15 +82,21 @@ class Validate:
 
 
 class SaveCheckpoints:
-    """Saves every `interval` steps, and moves a background save on after every step."""
+    """Saves for any layout and for this one, each at its interval.
 
-    def __init__(self, checkpointer: Checkpointer, interval: int) -> None:
-        self.checkpointer, self.interval = checkpointer, interval
+    A background save is moved on after every step.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, config: CheckpointConfig) -> None:
+        self.checkpointer, self.config = checkpointer, config
 
     def __call__(self, state: TrainState, row: Row) -> None:
         self.checkpointer.poll()
-        if self.interval and state.step % self.interval == 0:
+        interval, fast_interval = self.config.save_interval, self.config.fast_save_interval
+        if interval and state.step % interval == 0:
             self.checkpointer.save(state)
+        elif fast_interval and state.step % fast_interval == 0:
+            self.checkpointer.save(state, reshardable=False)
 
 
 class Profile:

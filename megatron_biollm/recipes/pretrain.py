@@ -258,7 +258,7 @@ def build_hooks(
     if training.eval_interval and datasets.valid is not None:
         valid = partial(_batches, run, trainer.model, datasets.valid, 0, num_workers=0)
         hooks.append(Validate(trainer, training, valid))
-    hooks += [log, SaveCheckpoints(checkpointer, config.checkpoint.save_interval)]
+    hooks += [log, SaveCheckpoints(checkpointer, config.checkpoint)]
     profiled = training.profile_step_start is not None
     if profiled and torch.distributed.get_rank() in training.profile_ranks:
         hooks.append(Profile(training, config.run_path / "logs", run.device))

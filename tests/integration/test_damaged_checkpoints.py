@@ -110,6 +110,8 @@ def test_a_run_without_any_good_checkpoint_does_not_begin_anew(world, inputs, ru
     rows = (run_dir / "metrics.jsonl").read_bytes()
     for step in STEPS:
         flip_a_byte(verify.step_folder(run_dir / "checkpoints", step) / "config.yaml")
-    with pytest.raises(WorkerError, match=r"none of the 4 checkpoints in .* is good, the newest"):
+    with pytest.raises(
+        WorkerError, match=r"none of the 4 checkpoints in .* can be used, the newest"
+    ):
         world.run(2, pretrain_here, [*inputs, f"run_dir={run_dir}"], joined=False)
     assert (run_dir / "metrics.jsonl").read_bytes() == rows
