@@ -1,0 +1,35 @@
+"""What a training program does besides the layout: overlap, fused kernels, flash attention."""
+
+from dataclasses import dataclass
+
+OVERLAPS = ("none", "backward", "full")
+
+
+@dataclass(frozen=True)
+class Software:
+    """Traits of a program that the layout does not say; the defaults are this project's own.
+
+    Attributes:
+        framework: whose constant for launching kernels holds; others share one default.
+        tp_overlap: tensor-parallel collectives hidden behind matrix products: "none", "backward"
+            (megatron-core: those of column-parallel layers, in the backward pass), or "full"
+            (pipelined with their products: Transformer Engine's user buffers, asynchronous TP).
+        fused: elementwise kernels fused (Transformer Engine, torch.compile) or not.
+        flash: attention by flash kernels, or by materialised scores.
+        gradient_bytes: per parameter in the data-parallel reduction.
+        defer_output_gradient: the output layer's weight gradient moves into the pipeline's end.
+    """
+
+    framework: str = "megatron"
+    tp_overlap: str = "backward"
+    fused: bool = True
+    flash: bool = True
+    gradient_bytes: int = 4
+    defer_output_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tp_overlap not in OVERLAPS:
+            raise ValueError(f"tp_overlap={self.tp_overlap}: one of {', '.join(OVERLAPS)}")
+
+
+OWN = Software()
