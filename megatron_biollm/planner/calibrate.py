@@ -22,10 +22,14 @@ STEPS = 40
 DIGITS = 4
 
 
-def refit() -> dict[str, float]:
-    """The fitted constants by name, rounded to DIGITS significant digits."""
+def refit(rows: list[Anchor] | None = None) -> dict[str, float]:
+    """The fitted constants by name, rounded to DIGITS significant digits.
+
+    rows: to fit to; the calibration rows if None.
+    """
     entries = read_shipped()["fitted"]
-    rows = [anchor for anchor in load_anchors() if anchor.calibrated]
+    if rows is None:
+        rows = [anchor for anchor in load_anchors() if anchor.calibrated]
     prior = np.array([log(entry["prior"]) for entry in entries.values()])
     spread = np.array([log(entry["spread"]) for entry in entries.values()])
 

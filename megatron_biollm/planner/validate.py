@@ -1,11 +1,12 @@
 """How well the planner predicts published rates, row by row, honest about which rows it was
 fitted to."""
 
+from dataclasses import replace
 from math import exp
 from statistics import median
 
 from megatron_biollm.planner.anchors import Anchor, load_anchors, load_bad_layouts, read_anchors
-from megatron_biollm.planner.calibrate import log_error
+from megatron_biollm.planner.calibrate import log_error, refit
 from megatron_biollm.planner.calibration import Calibration, load_calibration
 from megatron_biollm.planner.timing import predict_step
 
@@ -18,8 +19,9 @@ def validate(calibration: Calibration | None = None) -> dict:
     Returns: `rows`, with name, family, precision, calibrated (whether the constants were fitted to
         it), published and predicted tokens/s per GPU, the relative `error` of the prediction, mfu
         by convention, source and assumed; `median_error` and `worst_error`, absolute, over the
-        rows that did not calibrate; the same `by_precision`; `bad_layouts`, rows that people
-        measured as bad, with their published MFU; and `not_modelled`, with reasons.
+        rows that did not calibrate; the same `by_precision`, and `swapped`, with the halves
+        swapped; `bad_layouts`, as rows, that people measured as bad; and `not_modelled`, with
+        reasons.
     """
     calibration = calibration or load_calibration()
     rows = [_row(anchor, calibration) for anchor in load_anchors()]
@@ -32,9 +34,23 @@ def validate(calibration: Calibration | None = None) -> dict:
         "rows": rows,
         **_summary(held_out),
         "by_precision": by_precision,
+        "swapped": validate_swapped(),
         "bad_layouts": [_row(anchor, calibration) for anchor in load_bad_layouts()],
         "not_modelled": read_anchors()["not_modelled"],
     }
+
+
+def validate_swapped() -> dict:
+    """As `validate`, with the halves swapped: constants fitted to the rows that are held out, and
+    errors on those that calibrate. Says how much of the result hangs on the choice of halves."""
+    anchors = load_anchors()
+    swapped = [replace(anchor, calibrated=not anchor.calibrated) for anchor in anchors]
+    fitted = refit([anchor for anchor in swapped if anchor.calibrated])
+    calibration = replace(load_calibration(), **fitted)
+    rows = [_row(anchor, calibration) for anchor in swapped]
+    held_out = [row for row in rows if not row["calibrated"]]
+    worst = max(held_out, key=lambda row: abs(row["error"]))
+    return _summary(held_out) | {"worst_row": worst["name"]}
 
 
 def table(report: dict) -> str:
@@ -45,6 +61,10 @@ def table(report: dict) -> str:
         lines += [_line(row) for row in report["rows"] if row["precision"] == precision]
         lines += [f"{precision}, held out: {_figures(summary)}", ""]
     lines.append(f"all rows held out: {_figures(report)}")
+    swapped = report["swapped"]
+    lines.append(f"halves swapped: {_figures(swapped)}, worst: {swapped['worst_row']}")
+    lines += ["", "What sources leave open, and what was taken:"]
+    lines += [f"  {row['name']}: {row['assumed']}" for row in report["rows"] if row["assumed"]]
     lines += ["", "Measured as bad, MFU with full attention:"]
     lines += [f"  {_mfu_line(row)}" for row in report["bad_layouts"]]
     lines += ["", "Not modelled:"]

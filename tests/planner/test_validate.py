@@ -22,30 +22,40 @@ from megatron_biollm.planner.validate import table, validate
 
 MEDIAN_BAR, WORST_BAR = 0.10, 0.25
 BAD_MFU = 0.32
-REPORT = validate()
 
 
-def test_rows_held_out_are_predicted_within_the_bars():
-    assert REPORT["median_error"] <= MEDIAN_BAR
-    assert REPORT["worst_error"] <= WORST_BAR
+@pytest.fixture(scope="module")
+def report():
+    return validate()
+
+
+def test_rows_held_out_are_predicted_within_the_bars(report):
+    assert report["median_error"] <= MEDIAN_BAR
+    assert report["worst_error"] <= WORST_BAR
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_each_precision_meets_the_bars_by_itself(precision):
-    summary = REPORT["by_precision"][precision]
+def test_each_precision_meets_the_bars_by_itself(report, precision):
+    summary = report["by_precision"][precision]
     assert summary["median_error"] <= MEDIAN_BAR
     assert summary["worst_error"] <= WORST_BAR
 
 
-def test_about_half_of_the_rows_are_held_out():
-    held_out = sum(not row["calibrated"] for row in REPORT["rows"])
-    assert 0.45 <= held_out / len(REPORT["rows"]) <= 0.55
+def test_the_median_does_not_hang_on_which_half_calibrates(report):
+    # The worst row does: nanotron's TP8 PP4 is predicted badly unless it calibrates.
+    assert report["swapped"]["median_error"] <= MEDIAN_BAR
+    assert report["swapped"]["worst_row"] == "80B, 32 H100, TP8 PP4"
 
 
-def test_the_halves_follow_from_the_order_of_the_rows_alone():
+def test_about_half_of_the_rows_are_held_out(report):
+    held_out = sum(not row["calibrated"] for row in report["rows"])
+    assert 0.45 <= held_out / len(report["rows"]) <= 0.55
+
+
+def test_the_halves_follow_from_the_order_of_the_rows_alone(report):
     assert calibrating(["a", "b", "a", "a", "c", "b"]) == [True, True, False, True, False, False]
     families = [row["family"] for row in read_anchors()["rows"]]
-    assert [row["calibrated"] for row in REPORT["rows"]] == calibrating(families)
+    assert [row["calibrated"] for row in report["rows"]] == calibrating(families)
 
 
 def test_the_shipped_constants_are_the_fit_of_the_calibration_rows():
@@ -53,10 +63,10 @@ def test_the_shipped_constants_are_the_fit_of_the_calibration_rows():
     assert refit() == pytest.approx(shipped, rel=2e-3)
 
 
-def test_the_errors_shown_with_predictions_are_those_measured():
+def test_the_errors_shown_with_predictions_are_those_measured(report):
     measured = {
         precision: (summary["median_error"], summary["worst_error"])
-        for precision, summary in REPORT["by_precision"].items()
+        for precision, summary in report["by_precision"].items()
     }
     assert load_calibration().errors == measured
 
@@ -68,9 +78,10 @@ def test_the_constants_are_physical():
     assert 0 < calibration.interference < calibration.tp_hidden < 1
 
 
-@pytest.mark.parametrize("row", REPORT["bad_layouts"], ids=lambda row: row["name"])
-def test_layouts_that_people_measured_as_bad_come_out_bad(row):
-    assert row["mfu"]["full"] < BAD_MFU
+def test_layouts_that_people_measured_as_bad_come_out_bad(report):
+    found = {row["name"]: row["mfu"]["full"] for row in report["bad_layouts"]}
+    assert len(found) == 3
+    assert max(found.values()) < BAD_MFU, found
 
 
 def test_tensor_parallelism_across_nodes_comes_out_bad_for_our_own_software_too():
@@ -137,8 +148,8 @@ def rate_if_it_fits(row, mbs):
     return step.tokens_per_second_per_gpu
 
 
-def test_every_row_cites_a_public_source():
-    for row in REPORT["rows"] + REPORT["bad_layouts"]:
+def test_every_row_cites_a_public_source(report):
+    for row in report["rows"] + report["bad_layouts"]:
         assert row["source"].startswith("https://")
 
 
@@ -156,10 +167,10 @@ def test_rates_are_converted_by_the_convention_of_their_source():
     assert recomputed == pytest.approx(1728 * 3 / 4, rel=0.01)
 
 
-def test_the_table_names_every_row_and_says_which_calibrated():
-    text = table(REPORT)
-    for row in REPORT["rows"]:
+def test_the_table_names_every_row_and_says_which_calibrated(report):
+    text = table(report)
+    for row in report["rows"]:
         assert row["name"] in text
-    assert text.count("fitted") == sum(row["calibrated"] for row in REPORT["rows"])
+    assert text.count("fitted") == sum(row["calibrated"] for row in report["rows"])
     assert "held out: median error" in text
     assert "the layout is not published" in text
