@@ -6,6 +6,7 @@ https://arxiv.org/abs/2104.04473). The number of warmup passes is that of core's
 micro-batches per chunk.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megatron_biollm.parallel.layout import ParallelConfig
@@ -75,8 +76,8 @@ def order(parallel: ParallelConfig, rank: int, num_microbatches: int) -> list[Pa
 def timeline(
     parallel: ParallelConfig,
     num_microbatches: int,
-    forward: float,
-    backward: float,
+    forward: Sequence[float],
+    backward: Sequence[float],
     transfer: float = 0.0,
 ) -> list[list[Span]]:
     """When each pass runs on each pipeline rank, every pass as soon as its input is there.
@@ -84,7 +85,7 @@ def timeline(
     Args:
         parallel: the degrees.
         num_microbatches: forward passes per step and replica.
-        forward, backward: duration of one pass through one model chunk.
+        forward, backward: of each pipeline rank, duration of a pass through one model chunk.
         transfer: delay between the end of a pass and the start of the next stage's.
     """
     pp = parallel.pipeline_model_parallel_size
@@ -101,7 +102,7 @@ def timeline(
                 if ready is None:
                     break
                 start = max(ready, spans[rank][-1].end if spans[rank] else 0.0)
-                end = start + (forward if what.kind == FORWARD else backward)
+                end = start + (forward if what.kind == FORWARD else backward)[rank]
                 spans[rank].append(Span(what, start, end))
                 done[what.kind, what.microbatch, stage] = end
     return spans

@@ -47,17 +47,15 @@ class Layout:
         candidate: the layout.
         peak: memory of the fullest GPU.
         peak_rank: its pipeline rank.
-        step: predicted time of a step.
+        step: predicted time of a step; None where a search left it out, since it does not fit.
         refusal: why it does not fit the memory; None if it does.
-        own: it is the configuration's own.
     """
 
     candidate: Candidate
     peak: StageMemory
     peak_rank: int
-    step: Speed
+    step: Optional[Speed]
     refusal: Optional[str] = None
-    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,13 +158,16 @@ def degrees(model: ModelConfig, world_size: int) -> Iterator[ParallelConfig]:
                     )
 
 
-def assess(question: Question, candidate: Candidate, own: bool = False) -> Layout:
-    """Memory and speed of one layout that breaks no rule."""
+def assess(question: Question, candidate: Candidate, time_all: bool = True) -> Layout:
+    """Memory and speed of one layout that breaks no rule.
+
+    time_all: predict the speed of one that does not fit, too.
+    """
     rank, peak = peak_stage(question.work, candidate)
-    refusal = None
-    if peak.total > question.memory_limit:
-        refusal = memory_refusal(question, candidate, rank, peak)
-    return Layout(candidate, peak, rank, question.predict(candidate), refusal, own)
+    fits = peak.total <= question.memory_limit
+    refusal = None if fits else memory_refusal(question, candidate, rank, peak)
+    step = question.predict(candidate) if fits or time_all else None
+    return Layout(candidate, peak, rank, step, refusal)
 
 
 def peak_stage(work: Work, candidate: Candidate) -> tuple[int, StageMemory]:
@@ -201,7 +202,7 @@ def _of_degrees(
                 return
             continue
         for candidate in _variants(interleaved, micro_batch_size, question.world_size):
-            yield assess(question, candidate)
+            yield assess(question, candidate, time_all=False)
 
 
 def _interleaved(model: ModelConfig, parallel: ParallelConfig) -> Iterator[ParallelConfig]:

@@ -68,13 +68,13 @@ def test_in_flight_of_the_70b_by_hand():
 )
 def test_the_bubble_is_that_of_the_published_formula(pp, vpp, microbatches, bubble):
     chunks = vpp or 1
-    spans = timeline(layout(pp, vpp), microbatches, forward=1 / chunks, backward=2 / chunks)
+    spans = timeline(layout(pp, vpp), microbatches, [1 / chunks] * pp, [2 / chunks] * pp)
     length = max(rank[-1].end for rank in spans)
     assert length / (3 * microbatches) - 1 == pytest.approx(bubble)
 
 
 def test_a_pass_starts_only_when_its_input_has_arrived():
-    spans = timeline(layout(2), 2, forward=1.0, backward=2.0, transfer=0.5)
+    spans = timeline(layout(2), 2, [1.0, 1.0], [2.0, 2.0], transfer=0.5)
     first = {(s.what.kind, s.what.microbatch): s for s in spans[0]}
     second = {(s.what.kind, s.what.microbatch): s for s in spans[1]}
     assert second[FORWARD, 0].start == first[FORWARD, 0].end + 0.5
