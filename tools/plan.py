@@ -26,8 +26,8 @@ from megatron_biollm.recipes.run_config import RunConfig, load_run_config
 
 def main() -> int:
     args = parse()
-    if args.validate:
-        validate(args)
+    if args.validate or args.calibrate:
+        (validate if args.validate else calibrate)(args)
         return 0
     if args.gpu is None:
         raise UserError("which GPU? give for example --gpu h100-80gb")
@@ -75,6 +75,7 @@ def parse() -> argparse.Namespace:
         help="watts of the machine room per watt of the GPUs' limit [1.8]")  # fmt: skip
     add("--start", type=datetime.fromisoformat, help="of the run, 2026-12-01 [now]")
     add("--validate", action="store_true", help="hold the predictions against published runs")
+    add("--calibrate", action="store_true", help="fit the constants to the calibrating half again")
     add("--json", action="store_true", help="for programs")
     add("overrides", nargs="*", metavar="section.field=value")
     return parser.parse_intermixed_args()
@@ -109,6 +110,15 @@ def validate(args: argparse.Namespace) -> None:
 
     report = validate()
     print(json.dumps(report, indent=1) if args.json else table(report))
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    """Prints the constants that fit the calibrating rows best, for planner/calibration.yaml."""
+    from megatron_biollm.planner.calibrate import refit
+
+    constants = refit()
+    lines = (f"{name}: {value:.4g}" for name, value in constants.items())
+    print(json.dumps(constants, indent=1) if args.json else "\n".join(lines))
 
 
 if __name__ == "__main__":

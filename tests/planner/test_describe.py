@@ -70,7 +70,7 @@ def test_refusals_name_each_shape_that_nothing_fits_once(found):
     memory = entries["TP1 x PP4"]
     assert memory.startswith("even with micro-batches of 1, recompute full, the optimizer sharded")
     groups = [names for names, why in entries.items() if "num_query_groups=8 is not" in why]
-    assert groups == ["TP16 x PP1, TP16 x PP2, TP16 x PP4, TP32 x PP1, TP32 x PP2"]
+    assert groups == ["TP16 x PP1, TP16 x PP2, TP16 x PP4, TP32 x PP1, TP32 x PP2, TP64 x PP1"]
 
 
 def shape_of(layout):
