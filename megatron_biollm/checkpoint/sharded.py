@@ -22,7 +22,6 @@ import os
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Optional
@@ -60,7 +59,7 @@ from megatron_biollm.checkpoint.formats import (
     why_unfit,
 )
 from megatron_biollm.checkpoint.retention import gigabytes
-from megatron_biollm.checkpoint.store import CheckpointStore, Save, gather
+from megatron_biollm.checkpoint.store import CheckpointStore, Save, gather, read_state
 from megatron_biollm.checkpoint.write_results import WriteResults, write_guarded
 from megatron_biollm.config import UserError
 from megatron_biollm.log import get_logger
@@ -191,6 +190,15 @@ class Checkpointer:
         self._refuse_unusable(folder, with_optimizer=True)
         return self._go_on_from(folder)
 
+    def newest_good_before(self, step: int) -> Optional[TrainState]:
+        """State of the newest good checkpoint of `step` or older that this layout can load.
+
+        Raises:
+            UserError: the save that was under way failed.
+        """
+        self.finish()
+        return self.store.newest_good_before(step, self._fits)
+
     def load_from(self, path: Path, with_optimizer: bool) -> TrainState:
         """Starts from another run: one of its checkpoints, its `checkpoints` folder, or its
         `run_dir`.
@@ -247,7 +255,7 @@ class Checkpointer:
             _take_weights(self.model, loaded)
             self.optimizer.load_state_dict(loaded["optimizer"])
         logger.info("restored %s", folder)
-        return TrainState(**{name: stored[name] for name in asdict(TrainState())})
+        return read_state(folder)
 
     def _plan(self, content: dict[str, Any]) -> AsyncRequest:
         """What this rank's writer, a process in the background, is to do."""

@@ -4,12 +4,13 @@ Every decision is taken by rank 0 and told to the others, since on a network fil
 may see two listings; every failure is told to all, so that no rank waits for one that gave up.
 """
 
+import copy
 import json
 import shutil
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional, TypeVar
 
@@ -122,6 +123,17 @@ class CheckpointStore:
             lost,
         )
 
+    def newest_good_before(self, step: int, fits: Callable[[Path], bool]) -> Optional[TrainState]:
+        """State of the newest checkpoint of `step` or older that is good and fits, if any."""
+        for folder in self.on_first(verify.step_folders, self.directory):
+            if verify.step_of(folder) <= step and self.problem(folder) is None and fits(folder):
+                return self.on_first(read_state, folder)
+        return None
+
+    def discard(self, unwanted: Callable[[TrainState], bool]) -> None:
+        """Removes every checkpoint whose state is unwanted, good or not."""
+        self.on_first(self._discard, unwanted)
+
     def problem(self, folder: Path) -> Optional[str]:
         """As `problem_on_any_rank`, for the ranks of this run."""
         return problem_on_any_rank(folder, self.control)
@@ -138,7 +150,7 @@ class CheckpointStore:
             UserError: the disk cannot hold it, or the folder cannot be made.
         """
         partial = self.on_first(self._make_partial, state.step, needed)
-        return Save(replace(state), wanted, partial)
+        return Save(copy.deepcopy(state), wanted, partial)
 
     def remove_unfinished(self) -> None:
         """Removes what saves that were cut off have left."""
@@ -229,6 +241,17 @@ class CheckpointStore:
         for step in steps_to_delete(steps, self.config.keep_last, self.config.keep_every):
             self._remove(verify.step_folder(self.directory, step))
 
+    def _discard(self, unwanted: Callable[[TrainState], bool]) -> None:
+        for folder in verify.step_folders(self.directory):
+            try:
+                state = read_state(folder)
+            except (OSError, ValueError, TypeError):  # damaged, which `newest_good` names
+                continue
+            if unwanted(state):
+                logger.info("removed %s, which the run has gone back over", folder)
+                self._remove(folder)
+                self.refused.discard(verify.step_of(folder))
+
     def _remove(self, folder: Path) -> None:
         """Renames first: a deletion cut off half-way must not look like a checkpoint."""
         doomed = folder.with_name(f"{folder.name}.old{verify.PARTIAL}")
@@ -245,6 +268,12 @@ class CheckpointStore:
         values = [value]
         torch.distributed.broadcast_object_list(values, src=0, group=self.control)
         return values[0]
+
+
+def read_state(folder: Path) -> TrainState:
+    """How far the run of a checkpoint had come; fields that an older version had not are empty."""
+    stored = json.loads((folder / STATE).read_text())
+    return TrainState(**{name: stored[name] for name in asdict(TrainState()) if name in stored})
 
 
 def _digest(save: Save, rank: int) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Optional
 
 import torch
 
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.config import UserError, dump_config
+from megatron_biollm.data.jumps import JumpingStream, merge_ranges
 from megatron_biollm.data.layout import read_layout
 from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.data.sidecar import check_tokenizer, check_vocabulary
@@ -32,6 +34,13 @@ from megatron_biollm.recipes.hooks import (
     Validate,
     timed,
 )
+from megatron_biollm.recipes.incidents import (
+    IncidentLog,
+    is_abandoned,
+    jumped_samples,
+    read_incidents,
+    rewinds,
+)
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.recipes.sidecars import check_sidecars, versions, write_sidecars
 from megatron_biollm.tokenizer.manifest import TokenizerManifest
@@ -43,8 +52,9 @@ from megatron_biollm.training.optimizer import (
     group_step_adam,
     take_hyperparameters,
 )
+from megatron_biollm.training.stability import Guard, Rewind, Unstable
 from megatron_biollm.training.state import TrainState
-from megatron_biollm.training.step import NonFiniteLoss, Trainer
+from megatron_biollm.training.step import Trainer
 from megatron_biollm.training.throughput import Throughput
 
 logger = get_logger(__name__)
@@ -88,18 +98,45 @@ def pretrain(config: RunConfig) -> TrainState:
         datasets = open_data(run)
         model = build_model(run)
         trainer, checkpointer = build_trainer(run, model)
-        state = restore(run, checkpointer, trainer)
-        hooks, close = build_hooks(run, trainer, checkpointer, datasets, state)
-        batches = _batches(run, model, datasets.train, state.consumed_samples)
-        with contextlib.closing(close):
-            try:
-                train(trainer, state, config.training, batches, hooks)
-            except NonFiniteLoss as error:
-                checkpointer.finish()
-                raise UserError(str(error)) from error
+        incidents = IncidentLog(config.run_path, datasets.train, checkpointer.store.on_first)
+        state = None
+        while state is None:  # again after a rewind
+            state = train_on(run, trainer, checkpointer, datasets, incidents)
         checkpointer.save(state)
         checkpointer.finish()
         return state
+
+
+def train_on(
+    run: Run,
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    datasets: Datasets,
+    incidents: IncidentLog,
+) -> Optional[TrainState]:
+    """Trains from the newest good checkpoint to the end.
+
+    Returns:
+        How far the run has come; None where it must go back and begin again.
+
+    Raises:
+        UserError: a step is not healthy, and the policy is to stop.
+    """
+    config = run.config
+    state, rewound = restore(run, checkpointer, trainer, incidents)
+    hooks, close = build_hooks(run, trainer, checkpointer, datasets, state)
+    stream = JumpingStream(datasets.train, state.jumped_samples)
+    batches = _batches(run, trainer.model, stream, state.consumed_samples)
+    guard = Guard(config.stability, incidents.record, checkpointer.newest_good_before, rewound)
+    with contextlib.closing(close):
+        try:
+            train(trainer, state, config.training, batches, hooks, guard)
+        except Rewind:
+            return None
+        except Unstable as error:
+            checkpointer.finish()
+            raise UserError(str(error)) from error
+    return state
 
 
 def check_inputs(config: RunConfig) -> None:
@@ -161,7 +198,9 @@ def open_data(run: Run) -> Datasets:
     """
     config = run.config
     data, sizes, seed = config.data, config.model, config.training.seed
+    jumped = jumped_samples(read_incidents(config.run_path))
     samples = config.training.train_iters * config.training.global_batch_size
+    samples += sum(end - first for first, end in jumped)
     if torch.distributed.get_rank() == 0:
         # A corpus without a sidecar is read through for its largest id.
         check_vocabulary(data.prefixes(), run.tokenizer.vocab_size)
@@ -219,18 +258,30 @@ def build_trainer(run: Run, model: ParallelModel) -> tuple[Trainer, Checkpointer
     return trainer, checkpointer
 
 
-def restore(run: Run, checkpointer: Checkpointer, trainer: Trainer) -> TrainState:
-    """Goes on from the run's newest good checkpoint, else from `checkpoint.load`, else from 0."""
-    options = run.config.checkpoint
+def restore(
+    run: Run, checkpointer: Checkpointer, trainer: Trainer, incidents: IncidentLog
+) -> tuple[TrainState, int]:
+    """Goes on from the run's newest good checkpoint, else from `checkpoint.load`, else from 0.
+
+    A rewind is finished here: the checkpoints that it went back over go, and what it jumps over is
+    in the state.
+
+    Returns:
+        The state, and how often the run has rewound.
+    """
+    options, rows = run.config.checkpoint, incidents.rows()
+    checkpointer.store.discard(partial(is_abandoned, rows=rows))
     state = checkpointer.load_newest()
     if state is None and options.load is not None:
         state = checkpointer.load_from(Path(options.load), options.load_optimizer)
     state = state or TrainState()
+    state.jumped_samples = merge_ranges(state.jumped_samples + jumped_samples(rows))
+    incidents.start_after(state.step)
     take_hyperparameters(trainer.optimizer, run.config.optimizer)
     # The schedule is a function of the step alone.
-    trainer.scheduler.step(state.step)
+    trainer.scheduler.step(state.step - trainer.scheduler.num_steps)
     logger.info("starting after step %d (%d samples)", state.step, state.consumed_samples)
-    return state
+    return state, len(rewinds(rows))
 
 
 def build_hooks(

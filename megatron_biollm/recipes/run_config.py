@@ -12,6 +12,7 @@ from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
 from megatron_biollm.tokenizer.tokenizer import TokenizerConfig
 from megatron_biollm.training.config import OptimizerConfig, TrainingConfig
+from megatron_biollm.training.stability import StabilityConfig
 
 
 @dataclass
@@ -29,6 +30,7 @@ class RunConfig:
     tokenizer: TokenizerConfig = section(TokenizerConfig, "text to ids")
     optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW and its schedule")
     training: TrainingConfig = section(TrainingConfig, "batches, length, precision, validation")
+    stability: StabilityConfig = section(StabilityConfig, "steps that are not healthy")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "saving and loading")
     logging: LoggingConfig = section(LoggingConfig, "metrics besides metrics.jsonl")
 

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from megatron_biollm.training.config import TrainingConfig
+from megatron_biollm.training.stability import Action, Guard
 from megatron_biollm.training.state import TrainState
-from megatron_biollm.training.step import Batch, NonFiniteLoss, Trainer
+from megatron_biollm.training.step import Batch, Trainer
 
 Hook = Callable[[TrainState, dict[str, Any]], None]
 
@@ -17,6 +19,7 @@ def train(
     config: TrainingConfig,
     batches: Iterator[Batch],
     hooks: Sequence[Hook],
+    guard: Guard,
 ) -> None:
     """Trains until `train_iters`, or until `exit_interval` divides the step.
 
@@ -27,18 +30,19 @@ def train(
         batches: micro-batches of this rank from `state.consumed_samples` on.
         hooks: called in order after each step with the state and the step's numbers (`loss`,
             `grad_norm`, `learning_rate`, `step_time_s`, ...), to which a hook may add.
+        guard: decides what becomes of a step that is not healthy; one whose update was skipped
+            counts, and its numbers hold `skipped`.
 
     Raises:
-        NonFiniteLoss: naming the step and its samples; `state` is that of the step before.
+        Rewind, Unstable: by the guard; `state` is that of the step before.
     """
     divisor = config.micro_batch_size * trainer.model.groups.dp.size()
     while state.step < config.train_iters:
         samples = config.global_batch_size_at(state.consumed_samples)
         start = time.perf_counter()
-        try:
-            result = trainer.train_step(batches, samples // divisor)
-        except NonFiniteLoss as error:
-            raise NonFiniteLoss(_where(state, samples, error)) from error
+        result = trainer.train_step(batches, samples // divisor, partial(guard.judge, state))
+        action = guard.settle(state, result.action, samples, result.batch_hash)
+        guard.remember(state, action, result.loss, result.grad_norm)
         state.advance(samples, trainer.seq_length)
         row = {
             "step": state.step,
@@ -49,17 +53,9 @@ def train(
             "learning_rate": result.learning_rate,
             "step_time_s": time.perf_counter() - start,
             "batch_hash": f"{result.batch_hash:016x}",
+            **({"skipped": True} if action is Action.SKIP else {}),
         }
         for hook in hooks:
             hook(state, row)
         if config.exit_interval and state.step % config.exit_interval == 0:
             return
-
-
-def _where(state: TrainState, samples: int, error: Exception) -> str:
-    first = state.consumed_samples
-    return (
-        f"{error} at step {state.step + 1} (samples {first} to {first + samples - 1}); no "
-        f"checkpoint holds it. Lower optimizer.lr, check the data of "
-        f"these samples, or restart from an older checkpoint"
-    )

@@ -1,6 +1,7 @@
 """AdamW over the model chunks, and the learning-rate schedule."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 from unittest import mock
@@ -131,6 +132,24 @@ def build_optimizer(
         group.pop("max_lr", None)
         group.pop("min_lr", None)
     return optimizer
+
+
+def prepare_update(optimizer: MegatronOptimizer) -> float:
+    """Brings the gradients to the optimizer, measures and clips them; no weight changes yet.
+
+    `optimizer.step_with_ready_grads()` then makes the update; without it the gradients are dropped
+    with the next `zero_grad`. Together they are core's `optimizer.step()`.
+
+    Returns:
+        The global gradient norm before clipping, the same on every rank.
+    """
+    # Core's own step, but for the update: how it measures and clips differs over its versions.
+    optimizer.step_with_ready_grads = lambda: True
+    try:
+        prepared, grad_norm, _ = optimizer.step()
+    finally:
+        del optimizer.step_with_ready_grads
+    return float(grad_norm or 0.0) if prepared else math.inf
 
 
 def take_hyperparameters(optimizer: MegatronOptimizer, config: OptimizerConfig) -> None:

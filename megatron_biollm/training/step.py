@@ -2,10 +2,11 @@
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from megatron.core.optimizer import MegatronOptimizer
@@ -16,17 +17,18 @@ from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 
 from megatron_biollm.parallel.parallelize import ParallelModel
 from megatron_biollm.training.loss import summed_loss
+from megatron_biollm.training.optimizer import prepare_update
+from megatron_biollm.training.stability import Action
 
 Batch = dict[str, torch.Tensor]
 MODEL_INPUTS = ("tokens", "labels", "loss_mask", "position_ids")
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss or the gradient norm is NaN or infinite.
+Judge = Callable[[float, float], Action]
 
-    A loss is caught before the update. A gradient norm comes out of core's update, so the weights
-    in memory are lost with it; neither reaches a checkpoint, since the run stops.
-    """
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the gradient norm is NaN or infinite; the weights are those of before."""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class StepResult:
     grad_norm: global norm before clipping.
     learning_rate: that the update used.
     batch_hash: of the global batch, the same in every layout.
+    action: APPLY if the update was made; else the weights are those of before.
     """
 
     loss: float
@@ -44,6 +47,7 @@ class StepResult:
     grad_norm: float
     learning_rate: float
     batch_hash: int
+    action: Action = Action.APPLY
 
 
 @dataclass
@@ -66,11 +70,16 @@ class Trainer:
     micro_batch_size: int
     packed: bool = False
 
-    def train_step(self, batches: Iterator[Batch], num_microbatches: int) -> StepResult:
+    def train_step(
+        self, batches: Iterator[Batch], num_microbatches: int, judge: Optional[Judge] = None
+    ) -> StepResult:
         """Trains on the next `num_microbatches` of this rank.
 
+        judge: says by loss and gradient norm whether the update is made; by default it must be
+            finite. The schedule goes on in any case, as it counts steps.
+
         Raises:
-            NonFiniteLoss: on every rank at once.
+            NonFiniteLoss: on every rank at once, by the default judge.
         """
         for chunk in self.model.chunks:
             chunk.train()
@@ -78,14 +87,14 @@ class Trainer:
         self.optimizer.zero_grad()
         taken = list(itertools.islice(batches, num_microbatches))
         loss, tokens = self._run(taken, forward_only=False)
-        if not loss - loss == 0.0:  # NaN and infinity differ from themselves
-            raise NonFiniteLoss(f"the loss is {loss}")
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        updated, grad_norm, _ = self.optimizer.step()
-        if not updated or not grad_norm - grad_norm == 0.0:
-            raise NonFiniteLoss(f"the gradient norm is {grad_norm}")
+        grad_norm = prepare_update(self.optimizer)
+        action = self._agreed((judge or must_be_finite)(loss, grad_norm))
+        if action is Action.APPLY:
+            self.optimizer.step_with_ready_grads()
         self.scheduler.step(1)
-        return StepResult(loss, tokens, float(grad_norm), learning_rate, self._global_hash(taken))
+        hashed = self._global_hash(taken)
+        return StepResult(loss, tokens, grad_norm, learning_rate, hashed, action)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterator[Batch], num_microbatches: int) -> float:
@@ -114,6 +123,15 @@ class Trainer:
         )
         return self._global_mean(outputs)
 
+    def _agreed(self, action: Action) -> Action:
+        """The sternest action of any rank: no rank must go on alone."""
+        device = next(self.model.chunks[0].parameters()).device
+        sternest = torch.tensor(int(action), device=device)
+        for group in (self.model.groups.mp, self.model.groups.dp_cp):  # the world is their product
+            if group.size() > 1:
+                torch.distributed.all_reduce(sternest, torch.distributed.ReduceOp.MAX, group)
+        return Action(sternest.item())
+
     def _global_hash(self, batches: list[Batch]) -> int:
         device = next(self.model.chunks[0].parameters()).device
         mine = torch.tensor(batch_hash(batches), dtype=torch.int64, device=device)
@@ -130,6 +148,14 @@ class Trainer:
         torch.distributed.broadcast(total, src=last, group=groups.pp)
         loss, tokens = total.tolist()
         return loss / max(tokens, 1.0), int(tokens)
+
+
+def must_be_finite(loss: float, grad_norm: float) -> Action:
+    """Raises NonFiniteLoss unless both are finite."""
+    for name, value in (("loss", loss), ("gradient norm", grad_norm)):
+        if not math.isfinite(value):
+            raise NonFiniteLoss(f"the {name} is {value}")
+    return Action.APPLY
 
 
 def forward_step(
