@@ -15,12 +15,21 @@ from megatron_biollm.planner.software import Software
 from megatron_biollm.planner.timing import flops_by_convention
 
 ANCHORS = Path(__file__).parent / "anchors.yaml"
+FURTHER = Path(__file__).parent / "anchors_further.yaml"
 DEGREES = {
     "tp": "tensor_model_parallel_size",
     "pp": "pipeline_model_parallel_size",
     "vpp": "virtual_pipeline_model_parallel_size",
     "cp": "context_parallel_size",
 }
+
+# Of the layout, what a row may say for itself.
+OWN_FIELDS = (
+    "sequence_parallel",
+    "recompute_granularity",
+    "recompute_method",
+    "recompute_num_layers",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,13 @@ def load_bad_layouts() -> list[Anchor]:
         rows[entry["row"]] if "row" in entry else _anchor(entry["open"], data, False)
         for entry in data["bad_layouts"]
     ]
+
+
+def load_further() -> list[Anchor]:
+    """Rows of anchors_further.yaml, none of which calibrates."""
+    data, more = read_anchors(), yaml.safe_load(FURTHER.read_text(encoding="utf-8"))
+    data["models"] |= more["models"]
+    return [_anchor(row | {"family": "further"}, data, False) for row in more["rows"]]
 
 
 def read_anchors() -> dict[str, Any]:
@@ -106,9 +122,7 @@ def _candidate(row: dict[str, Any], program: dict[str, Any]) -> Candidate:
     fields = dict(program.get("parallel", {}))
     layout = row["layout"]
     fields |= {DEGREES[name]: size for name, size in layout.items() if name in DEGREES}
-    fields |= {
-        name: row[name] for name in ("recompute_granularity", "sequence_parallel") if name in row
-    }
+    fields |= {name: row[name] for name in OWN_FIELDS if name in row}
     if layout.get("tp", 1) == 1:
         fields["sequence_parallel"] = False
     # Every framework here that interleaves overlaps its sends, and none else does.

@@ -15,6 +15,10 @@ from megatron_biollm.planner.software import Software
 
 BF16 = 2
 FP32 = 4
+# What flash attention of the second generation reaches at most, FLOP/s: it does not use the
+# asynchronous copies and products of GPUs after the A100 (https://arxiv.org/abs/2407.08608, figures
+# 5 and 6, heads of 128, causal).
+FLASH2_CEILING = 350e12
 # Quantising an activation for FP8 reads it once and writes it twice, as it is and transposed.
 FP8_CAST_BYTES = 4
 # Scores of attention without flash kernels, bytes per score: written by the product, read and
@@ -99,7 +103,9 @@ class Kernels:
         """Backward pass of one layer, nothing recomputed but the scores in flash attention."""
         inputs = sum(self._product(self.tokens, k, n) for n, k in self._shapes())
         weights = sum(self._weight_gradient(n, k, self.work.precision) for n, k in self._shapes())
-        attention = self._attention(2.5 if self.software.flash else 2.0, SCORES_BACKWARD)
+        attention = self._attention(
+            2.0 if self.software.attention == "scores" else 2.5, SCORES_BACKWARD
+        )
         return Seconds(inputs + weights, attention, self._elementwise(14, 5) + self._casts())
 
     def attention_forward(self) -> Seconds:
@@ -168,11 +174,13 @@ class Kernels:
         model = self.model
         scores = self.tokens * model.seq_length * model.num_attention_heads / self.tp
         flops = 2 * 2 * model.kv_channels * scores * forwards
-        if not self.software.flash:
+        if self.software.attention == "scores":
             products = flops / self._rate("bf16")
             return products + self._move(scores * score_bytes)
-        rate = self.gpu.sustained_flops() * self.calibration.attention * self.power_share()
-        return flops / 2 / rate
+        rate = self.gpu.sustained_flops() * self.calibration.attention
+        if self.software.attention == "flash2":
+            rate = min(rate, FLASH2_CEILING)
+        return flops / 2 / (rate * self.power_share())
 
     def _elementwise(self, residuals: int, feed_forwards: int) -> float:
         """Norms and residual additions, whose tokens sequence parallelism shares out; RoPE and

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 OVERLAPS = ("none", "backward", "full")
+ATTENTIONS = ("scores", "flash2", "flash3")
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Software:
             (megatron-core: those of column-parallel layers, in the backward pass), or "full"
             (pipelined with their products: Transformer Engine's user buffers, asynchronous TP).
         fused: elementwise kernels fused (Transformer Engine, torch.compile) or not.
-        flash: attention by flash kernels, or by materialised scores.
+        attention: by materialised "scores"; by flash kernels of the second generation, made for
+            the A100 ("flash2"); or by those for later GPUs ("flash3", cuDNN's among them).
         gradient_bytes: per parameter in the data-parallel reduction.
         defer_output_gradient: the output layer's weight gradient moves into the pipeline's end.
     """
@@ -23,13 +25,15 @@ class Software:
     framework: str = "megatron"
     tp_overlap: str = "backward"
     fused: bool = True
-    flash: bool = True
+    attention: str = "flash3"
     gradient_bytes: int = 4
     defer_output_gradient: bool = False
 
     def __post_init__(self) -> None:
         if self.tp_overlap not in OVERLAPS:
             raise ValueError(f"tp_overlap={self.tp_overlap}: one of {', '.join(OVERLAPS)}")
+        if self.attention not in ATTENTIONS:
+            raise ValueError(f"attention={self.attention}: one of {', '.join(ATTENTIONS)}")
 
 
 OWN = Software()

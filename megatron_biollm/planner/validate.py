@@ -5,7 +5,13 @@ from dataclasses import replace
 from math import exp
 from statistics import median
 
-from megatron_biollm.planner.anchors import Anchor, load_anchors, load_bad_layouts, read_anchors
+from megatron_biollm.planner.anchors import (
+    Anchor,
+    load_anchors,
+    load_bad_layouts,
+    load_further,
+    read_anchors,
+)
 from megatron_biollm.planner.calibrate import log_error, refit
 from megatron_biollm.planner.calibration import Calibration, load_calibration
 from megatron_biollm.planner.timing import predict_step
@@ -20,8 +26,8 @@ def validate(calibration: Calibration | None = None) -> dict:
         it), published and predicted tokens/s per GPU, the relative `error` of the prediction, mfu
         by convention, source and assumed; `median_error` and `worst_error`, absolute, over the
         rows that did not calibrate; the same `by_precision`, and `swapped`, with the halves
-        swapped; `bad_layouts`, as rows, that people measured as bad; and `not_modelled`, with
-        reasons.
+        swapped; `further`, rows beyond those that count; `bad_layouts`, rows that people measured
+        as bad; and `not_modelled`, with reasons.
     """
     calibration = calibration or load_calibration()
     rows = [_row(anchor, calibration) for anchor in load_anchors()]
@@ -35,6 +41,7 @@ def validate(calibration: Calibration | None = None) -> dict:
         **_summary(held_out),
         "by_precision": by_precision,
         "swapped": validate_swapped(),
+        "further": _further(calibration),
         "bad_layouts": [_row(anchor, calibration) for anchor in load_bad_layouts()],
         "not_modelled": read_anchors()["not_modelled"],
     }
@@ -61,15 +68,24 @@ def table(report: dict) -> str:
         lines += [_line(row) for row in report["rows"] if row["precision"] == precision]
         lines += [f"{precision}, held out: {_figures(summary)}", ""]
     lines.append(f"all rows held out: {_figures(report)}")
-    swapped = report["swapped"]
+    swapped, further = report["swapped"], report["further"]
     lines.append(f"halves swapped: {_figures(swapped)}, worst: {swapped['worst_row']}")
+    lines += ["", "Further rows, which neither calibrate nor count:"]
+    lines += [_line(row) for row in further["rows"]]
+    lines.append(f"further rows: {_figures(further)}")
     lines += ["", "What sources leave open, and what was taken:"]
-    lines += [f"  {row['name']}: {row['assumed']}" for row in report["rows"] if row["assumed"]]
+    shown = report["rows"] + further["rows"]
+    lines += [f"  {row['name']}: {row['assumed']}" for row in shown if row["assumed"]]
     lines += ["", "Measured as bad, MFU with full attention:"]
     lines += [f"  {_mfu_line(row)}" for row in report["bad_layouts"]]
     lines += ["", "Not modelled:"]
     lines += [f"  {row['name']}: {row['reason']}" for row in report["not_modelled"]]
     return "\n".join(lines)
+
+
+def _further(calibration: Calibration) -> dict:
+    rows = [_row(anchor, calibration) for anchor in load_further()]
+    return {"rows": rows} | _summary(rows)
 
 
 def _row(anchor: Anchor, calibration: Calibration) -> dict:
@@ -110,7 +126,7 @@ def _figures(summary: dict) -> str:
 
 
 def _line(row: dict) -> str:
-    half = "fitted" if row["calibrated"] else "held out"
+    half = "fitted" if row["calibrated"] else "" if row["family"] == "further" else "held out"
     return COLUMNS.format(
         half,
         row["precision"],

@@ -56,6 +56,16 @@ def test_flash_attention_takes_the_causal_half_of_the_scores():
     assert kernels().layer_backward().attention == pytest.approx(2.5 * flops / 794.5e12)
 
 
+def test_flash_attention_made_for_the_a100_is_slower_on_later_gpus():
+    old, new = Software(attention="flash2"), Software(attention="flash3")
+    for name, slower in (("a100", False), ("h100", True)):
+        seconds = [
+            kernels(gpu=load_gpu(name), software=one).layer_forward().attention
+            for one in (old, new)
+        ]
+        assert (seconds[0] > seconds[1]) == slower
+
+
 def test_tensor_parallelism_shares_out_products_but_not_all_bytes():
     whole, part = kernels().layer_forward(), kernels(tp=8).layer_forward()
     assert part.attention == pytest.approx(whole.attention / 8)
