@@ -32,7 +32,7 @@ def refused(*arguments, cwd=None):
 
 
 def test_the_days_come_first_then_layouts_then_refusals():
-    prices = "--price-per-gpu-hour 2 --price-per-kwh 0.2 --co2-per-kwh 300".split()
+    prices = ["--price-per-gpu-hour", "2", "--price-per-kwh", "0.2", "--co2-per-kwh", "300"]
     said = answer(*SEVEN, *prices, "--tokens", "2e12", "--top", "3", "--start", "2027-01-01")
     first, hours = said.splitlines()[:2]
     assert first.startswith("2T tokens on 8 h100-80gb (1 x 8) take ")
@@ -43,14 +43,8 @@ def test_the_days_come_first_then_layouts_then_refusals():
 
 
 def test_a_layout_that_breaks_a_rule_on_these_gpus_is_told_and_others_are_found():
-    shown = json.loads(
-        answer(
-            *SEVEN,
-            "parallel.tensor_model_parallel_size=16",
-            "parallel.sequence_parallel=true",
-            "--json",
-        )  # fmt: skip
-    )
+    sixteen = ["parallel.tensor_model_parallel_size=16", "parallel.sequence_parallel=true"]
+    shown = json.loads(answer(*SEVEN, *sixteen, "--json"))
     assert "world size 8 is not a multiple of TP x PP x CP" in shown["own"]["refusal"]
     assert shown["layouts"]
 
