@@ -1,7 +1,8 @@
 """Converts a model between Hugging Face's LLaMA folder and this program's checkpoints.
 
-Works on one process without a GPU, one weight at a time, under a stated cap on memory. Both
-sides then compute the same tokens, and the output appears only if their logits agree.
+Works without a GPU, a few rows at a time, under a stated cap on memory that holds for a model of
+any size. Both sides then compute the same tokens, and the output appears only if their logits
+agree.
 """
 
 import argparse
@@ -16,7 +17,7 @@ EXAMPLES = """examples:
   python tools/convert_checkpoint.py to-hf --input runs/tiny --output exported
   python tools/convert_checkpoint.py from-hf --input Llama-2-7b-hf --output runs/init/checkpoints
   python tools/convert_checkpoint.py from-hf --input Llama-2-7b-hf --tokenizer extended \\
-      --output runs/init/checkpoints --tensor-model-parallel-size 8 --max-memory-gb 8
+      --output runs/init/checkpoints --tensor-model-parallel-size 8 --workers 4
 """
 
 
@@ -38,6 +39,7 @@ def main() -> int:
             max_memory_gb=options.max_memory_gb,
             tokenizer=tokenizer,
             dtype=options.dtype,
+            workers=options.workers,
             parallel=ParallelConfig(
                 tensor_model_parallel_size=options.tensor_model_parallel_size,
                 pipeline_model_parallel_size=options.pipeline_model_parallel_size,
@@ -64,7 +66,8 @@ def parse() -> argparse.Namespace:
         required=True,
         help="folder to make (to-hf), or to get a step_00000000 (from-hf)",
     )
-    add("--max-memory-gb", type=float, default=8.0, help="cap on this process (default 8)")
+    add("--max-memory-gb", type=float, default=3.0, help="cap on all processes (default 3)")
+    add("--workers", type=int, default=1, help="processes; same output for any number (default 1)")
     add("--tokenizer", type=Path, help="tokenizer folder, if not the input's own")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as stored")
     add("--tensor-model-parallel-size", type=int, default=1, help="checked on import (default 1)")

@@ -1,62 +1,52 @@
-"""A checkpoint's tensors one piece at a time, in one process without a GPU.
+"""A checkpoint's tensors a few rows at a time, in one process without a GPU.
 
-Reads megatron-core's torch_dist folders whatever layout saved them, and writes folders that core
-loads in any layout. Both use torch's distributed checkpoint (DCP) directly: core's own save and
-load hold a rank's whole state in memory, and so need as many ranks as the model is large.
+Reads megatron-core's torch_dist folders whatever layout saved them, through torch's distributed
+checkpoint (DCP) directly: core's own load holds a rank's whole state in memory, and so needs as
+many ranks as the model is large. `stream_writer.py` is the other direction.
 
 On disk (measured on megatron-core 0.16.1 and 0.19.2): the tensors of all layers are stacked along
 a first axis under one key without a layer number, ``decoder.layers.mlp.linear_fc2.weight`` of
 shape [num_layers, hidden_size, ffn_hidden_size]; a key may be cut into any grid of chunks.
 """
 
-import io
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.distributed.checkpoint import DefaultSavePlanner, FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import (
-    BytesStorageMetadata,
     ChunkStorageMetadata,
-    Metadata,
     MetadataIndex,
-    TensorProperties,
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import (
     LoadPlan,
     LoadPlanner,
     ReadItem,
-    SavePlan,
-    TensorWriteData,
-    WriteItem,
-    WriteItemType,
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from megatron_biollm.checkpoint.payload import Payload, find_payload, read_exactly
 from megatron_biollm.checkpoint.safe_pickle import check_checkpoint_pickles
 from megatron_biollm.config import UserError
-
-# 0.16.1 also writes its `common_backend` here, but defaults to the same; 0.19.2 rejects the field.
-CORE_METADATA = {"sharded_backend": "torch_dist", "sharded_backend_version": 1}
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A checkpoint tensor: its global shape, its dtype, and the bytes of its largest chunk."""
+    """A checkpoint tensor: its global shape and its dtype."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    largest_chunk: int
 
 
 class CheckpointReader:
     """Tensors of a torch_dist folder; `tensors` maps each key to its TensorInfo.
 
-    Every pickle in the folder is checked first. A read holds the piece and one chunk at a time.
+    Every pickle in the folder is checked first. Rows of matrices are read alone, from wherever the
+    ranks left them, into memory of the caller; files are never mapped, as their pages would count
+    as memory of this process.
 
     Raises:
         UserError: no torch_dist checkpoint, an unsafe or damaged one.
@@ -70,8 +60,17 @@ class CheckpointReader:
         self._reader.set_up_storage_reader(self._metadata, is_coordinator=True)
         entries = self._metadata.state_dict_metadata.items()
         self.tensors = {
-            key: _info(entry) for key, entry in entries if isinstance(entry, TensorStorageMetadata)
+            key: TensorInfo(tuple(entry.size), entry.properties.dtype)
+            for key, entry in entries
+            if isinstance(entry, TensorStorageMetadata)
         }
+        self._strips: dict[tuple, list[_Strip] | None] = {}
+
+    def info(self, key: str, layer: int | None = None) -> TensorInfo:
+        """Of a tensor or of one layer of it; `key` and `layer` as for `read`."""
+        name, leading = self._locate(key, layer)
+        found = self.tensors[name]
+        return TensorInfo(found.shape[len(leading) :], found.dtype)
 
     def read(
         self, key: str, layer: int | None = None, rows: tuple[int, int] | None = None
@@ -84,94 +83,152 @@ class CheckpointReader:
         Raises:
             UserError: no such tensor or layer, or a missing or damaged file.
         """
-        stacked = key.replace(".*", "")
-        is_stacked = layer is not None and stacked in self.tensors
-        name = stacked if is_stacked or layer is None else key.replace("*", str(layer))
-        shape = list(self._info(name).shape)
-        offsets = [0] * len(shape)
-        axis = 0
-        if is_stacked:
-            if layer >= shape[0]:
-                raise UserError(f"{self.folder} has {shape[0]} layers of {name}, not {layer + 1}")
-            offsets[0], shape[0], axis = layer, 1, 1
+        shape = list(self.info(key, layer).shape)
+        start = rows[0] if rows is not None else 0
         if rows is not None:
-            if rows[1] > shape[axis]:
-                raise UserError(f"{name} in {self.folder} has {shape[axis]} rows, not {rows[1]}")
-            offsets[axis], shape[axis] = rows[0], rows[1] - rows[0]
-        box = self._read_box(name, offsets, shape)
-        return box[0] if is_stacked else box
+            shape[0] = rows[1] - rows[0]
+        target = torch.empty(shape, dtype=self.info(key, layer).dtype)
+        self.read_rows(target, key, layer, start)
+        return target
 
-    def _info(self, key: str) -> TensorInfo:
-        if key not in self.tensors:
+    def read_rows(
+        self, target: torch.Tensor, key: str, layer: int | None = None, start: int = 0
+    ) -> None:
+        """Fills the contiguous `target` [rows, ...] with rows `start` and following.
+
+        Args:
+            target: of the tensor's dtype and of its shape, or that of one layer, but for the rows.
+            key, layer: as for `read`.
+            start: first row.
+
+        Raises:
+            UserError: as for `read`.
+        """
+        name, leading = self._locate(key, layer)
+        shape = self.tensors[name].shape[len(leading) :]
+        if shape and start + target.shape[0] > shape[0]:
             raise UserError(
-                f"{self.folder} has no tensor {key}; it holds {len(self.tensors)} others, "
-                f"so it was not written by this program's model"
+                f"{name} in {self.folder} has {shape[0]} rows, not {start + target.shape[0]}"
             )
-        return self.tensors[key]
+        try:
+            strips = self._strips_of(name, leading)
+            if strips is None:
+                offsets = [*leading, start, *[0] * (len(shape) - 1)][: len(leading) + len(shape)]
+                self._read_box(target.view(*[1 for _ in leading], *target.shape), name, offsets)
+                return
+            found = sum(strip.copy(target, start) for strip in strips)
+        except UserError:
+            raise
+        except Exception as error:  # zipfile, pickle and torch raise many kinds on damaged files
+            raise UserError(
+                f"{name} in {self.folder} cannot be read ({_first_line(error)}); "
+                f"the file is missing or damaged, use another checkpoint"
+            ) from error
+        if found != target.numel():
+            raise UserError(f"{name} in {self.folder} has gaps; the checkpoint is incomplete")
 
-    def _read_box(self, key: str, offsets: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
-        target = torch.empty(sizes, dtype=self._info(key).dtype)
-        box = ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes))
+    def _locate(self, key: str, layer: int | None) -> tuple[str, tuple[int, ...]]:
+        """Name of the tensor, and the index of the layer in it where layers are stacked."""
+        stacked = key.replace(".*", "")
+        if layer is None or stacked not in self.tensors:
+            name = key if layer is None else key.replace("*", str(layer))
+            if name not in self.tensors:
+                raise UserError(
+                    f"{self.folder} has no tensor {name}; it holds {len(self.tensors)} others, "
+                    f"so it was not written by this program's model"
+                )
+            return name, ()
+        layers = self.tensors[stacked].shape[0]
+        if layer >= layers:
+            raise UserError(f"{self.folder} has {layers} layers of {stacked}, not {layer + 1}")
+        return stacked, (layer,)
+
+    def _strips_of(self, name: str, leading: tuple[int, ...]) -> list["_Strip"] | None:
+        """Where rows of a vector, a matrix or one layer of it lie; None where torch must read."""
+        if (name, leading) not in self._strips:
+            self._strips[name, leading] = self._find_strips(name, leading)
+        return self._strips[name, leading]
+
+    def _find_strips(self, name: str, leading: tuple[int, ...]) -> list["_Strip"] | None:
+        depth = len(leading)
+        if not 1 <= len(self.tensors[name].shape) - depth <= 2:
+            return None
+        strips = []
+        for chunk in self._metadata.state_dict_metadata[name].chunks:
+            inside = all(
+                first <= layer < first + count
+                for layer, first, count in zip(
+                    leading, chunk.offsets[:depth], chunk.sizes[:depth], strict=True
+                )
+            )
+            if not inside:
+                continue
+            payload = self._payload(name, chunk.offsets)
+            if payload is None or payload.shape != tuple(chunk.sizes):
+                return None
+            strips.append(_Strip.of(payload, chunk, leading))
+        return strips
+
+    def _payload(self, name: str, offsets: torch.Size) -> Payload | None:
+        entry = self._metadata.storage_data[MetadataIndex(name, offsets)]
+        path = self.folder / entry.relative_path
+        if path.parent != self.folder:
+            raise UserError(
+                f"{name} of {self.folder} points to {path}; do not load this checkpoint"
+            )
+        if getattr(entry, "transform_descriptors", None):
+            return None
+        return find_payload(path, entry.offset, entry.length)
+
+    def _read_box(self, target: torch.Tensor, key: str, offsets: Sequence[int]) -> None:
+        """Fills `target` with the box of its shape at `offsets`, by torch's reader."""
+        box = ChunkStorageMetadata(torch.Size(offsets), target.shape)
         entry = self._metadata.state_dict_metadata[key]
         items = create_read_items_for_chunk_list(key, entry, [box])
         if sum(math.prod(item.lengths) for item in items) != target.numel():
             raise UserError(f"{key} in {self.folder} has gaps; the checkpoint is incomplete")
-        try:
-            self._reader.read_data(LoadPlan(items), _IntoTensor(target)).wait()
-        except Exception as error:  # torch raises many kinds on damaged files
-            raise UserError(
-                f"{key} in {self.folder} cannot be read ({str(error).splitlines()[0]}); "
-                f"the file is missing or damaged, use another checkpoint"
-            ) from error
-        return target
+        self._reader.read_data(LoadPlan(items), _IntoTensor(target)).wait()
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A box of a checkpoint tensor, made by `produce` when its turn to be written comes.
+class _Strip:
+    """A rectangle of a matrix (or a range of a vector) that lies together in a file.
 
-    key: core's key. global_shape: of the whole tensor. offsets, sizes: where the box lies in it.
-    produce: returns the box's values, in any shape of the same number of elements.
+    row, rows, column, columns: where it is in the matrix. whole: whether its rows are whole ones.
     """
 
-    key: str
-    global_shape: tuple[int, ...]
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
-    dtype: torch.dtype
-    produce: Callable[[], torch.Tensor]
+    payload: Payload
+    skip: int
+    row: int
+    rows: int
+    column: int
+    columns: int
 
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.sizes) * self.dtype.itemsize
+    @classmethod
+    def of(
+        cls, payload: Payload, chunk: ChunkStorageMetadata, leading: tuple[int, ...]
+    ) -> "_Strip":
+        depth = len(leading)
+        offsets, sizes = (*chunk.offsets[depth:], 0), (*chunk.sizes[depth:], 1)
+        values = sizes[0] * sizes[1]
+        skip = (leading[0] - chunk.offsets[0]) * values if leading else 0
+        return cls(payload, skip, offsets[0], sizes[0], offsets[1], sizes[1])
 
-
-def write_weights(
-    folder: Path | str,
-    pieces: Sequence[Piece],
-    empty_objects: Sequence[str] = (),
-    on_written: Callable[[Piece], None] = lambda piece: None,
-) -> None:
-    """Writes a torch_dist folder with weights alone; two pieces at most are in memory.
-
-    empty_objects: keys of objects without content that core asks for (`_extra_state`).
-    on_written: called as each piece is handed over, for progress.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # One plan makes one file, as if each were another rank. torch keeps the last tensor of every
-    # key of a file alive, so a file must not hold more than the largest piece.
-    plans = [SavePlan([_write_item(p) for p in group]) for group in _groups(pieces)]
-    plans.insert(0, SavePlan([_object_item(key) for key in empty_objects]))
-    # 0 bytes ahead: on a machine with a GPU torch would reorder and collect tensors otherwise.
-    writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
-    writer.set_up_storage_writer(is_coordinator=True)
-    planner = _OnDemand(pieces, on_written)
-    plans = writer.prepare_global_plan(plans)
-    results = [writer.write_data(plan, planner).wait() for plan in plans if plan.items]
-    writer.finish(_metadata(pieces, empty_objects), results)
-    torch.save({}, folder / "common.pt")
-    (folder / "metadata.json").write_text(json.dumps(CORE_METADATA))
+    def copy(self, target: torch.Tensor, start: int) -> int:
+        """Reads what it has of the rows from `start` on into `target`; returns the values read."""
+        first, last = max(start, self.row), min(start + len(target), self.row + self.rows)
+        if first >= last:
+            return 0
+        offset = self.skip + (first - self.row) * self.columns
+        place = self.payload.offset + offset * self.payload.dtype.itemsize
+        rows = target.view(len(target), -1)[first - start : last - start]
+        if rows.shape[1] == self.columns:
+            read_exactly(self.payload.path, place, rows)
+        else:
+            strip = torch.empty(last - first, self.columns, dtype=target.dtype)
+            read_exactly(self.payload.path, place, strip)
+            rows[:, self.column : self.column + self.columns] = strip
+        return (last - first) * self.columns
 
 
 class _IntoTensor(LoadPlanner):
@@ -196,65 +253,5 @@ class _IntoTensor(LoadPlanner):
     create_local_plan = create_global_plan = finish_plan = load_bytes = set_up_planner
 
 
-class _OnDemand(DefaultSavePlanner):
-    """Makes the values of a write item when torch asks for them."""
-
-    def __init__(self, pieces: Iterable[Piece], on_written: Callable[[Piece], None]):
-        super().__init__()
-        self.pieces = {(piece.key, tuple(piece.offsets)): piece for piece in pieces}
-        self.on_written = on_written
-
-    def resolve_data(self, write_item: WriteItem) -> torch.Tensor | io.BytesIO:
-        if write_item.type == WriteItemType.BYTE_IO:
-            blob = io.BytesIO()
-            torch.save([None], blob)
-            return blob
-        piece = self.pieces[(write_item.index.fqn, tuple(write_item.index.offset))]
-        values = piece.produce().to(piece.dtype).reshape(piece.sizes).contiguous()
-        self.on_written(piece)
-        return values
-
-
-def _info(entry: TensorStorageMetadata) -> TensorInfo:
-    dtype = entry.properties.dtype
-    chunks = [math.prod(chunk.sizes) * dtype.itemsize for chunk in entry.chunks]
-    return TensorInfo(tuple(entry.size), dtype, max(chunks, default=0))
-
-
-def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Consecutive pieces, no group larger than the largest piece."""
-    limit = max(piece.nbytes for piece in pieces)
-    group, size = [], 0
-    for piece in pieces:
-        if group and size + piece.nbytes > limit:
-            yield group
-            group, size = [], 0
-        group.append(piece)
-        size += piece.nbytes
-    yield group
-
-
-def _write_item(piece: Piece) -> WriteItem:
-    offsets, sizes = torch.Size(piece.offsets), torch.Size(piece.sizes)
-    return WriteItem(
-        index=MetadataIndex(piece.key, offsets),
-        type=WriteItemType.SHARD,
-        tensor_data=TensorWriteData(
-            chunk=ChunkStorageMetadata(offsets, sizes),
-            properties=TensorProperties(dtype=piece.dtype),
-            size=torch.Size(piece.global_shape),
-        ),
-    )
-
-
-def _object_item(key: str) -> WriteItem:
-    return WriteItem(index=MetadataIndex(key), type=WriteItemType.BYTE_IO)
-
-
-def _metadata(pieces: Sequence[Piece], empty_objects: Sequence[str]) -> Metadata:
-    entries: dict = {key: BytesStorageMetadata() for key in empty_objects}
-    for piece in pieces:
-        item = _write_item(piece).tensor_data
-        entry = entries.setdefault(piece.key, TensorStorageMetadata(item.properties, item.size, []))
-        entry.chunks.append(item.chunk)
-    return Metadata(entries)
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]

@@ -162,6 +162,18 @@ def verify_checkpoint(folder: Path, part: int = 0, parts: int = 1) -> None:
         raise BadCheckpoint(problem)
 
 
+def verify_files(folder: Path, names: Iterable[str]) -> None:
+    """Compares some files of a committed checkpoint with their digests.
+
+    Raises:
+        BadCheckpoint: never committed, or the first of them that is missing, resized or changed.
+    """
+    recorded = read_digests(folder)
+    for name in names:
+        for problem in _compare(folder / name, recorded[name]):
+            raise BadCheckpoint(problem)
+
+
 def _compare(path: Path, recorded: dict[str, object]) -> Iterator[str]:
     if not path.is_file():
         yield f"{path} is missing; use an older checkpoint"

@@ -1,28 +1,35 @@
-"""A Hugging Face LLaMA folder into a torch_dist checkpoint, one weight at a time."""
+"""A Hugging Face LLaMA folder into a torch_dist checkpoint, a block of rows at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from megatron_biollm.checkpoint.stream import Piece, write_weights
+from megatron_biollm.checkpoint.stream_writer import Piece, WeightsWriter, WrittenFile, files_of
 from megatron_biollm.config import UserError
-from megatron_biollm.conversion.memory import check_finite
+from megatron_biollm.conversion.blocks import (
+    BLOCK_BYTES,
+    Block,
+    Scratch,
+    blocks,
+    check_finite,
+    segments,
+)
+from megatron_biollm.conversion.memory import Held, held, own_process_is_single_threaded
 from megatron_biollm.conversion.names import (
-    Weight,
     extra_state_keys,
-    join_groups,
     megatron_shape,
     part_shapes,
-    row_ranges,
     stacked,
     weights,
 )
-from megatron_biollm.conversion.safetensors_stream import ShardedReader
-from megatron_biollm.log import Progress
+from megatron_biollm.conversion.safetensors_stream import ShardedReader, TensorSpec
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.tokenizer.extend import mean_of_subtokens
 
+# Small enough to be shared out evenly, and for a file system that dislikes many files.
+FILE_BYTES = 512 * 2**20
 VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -51,15 +58,33 @@ class HuggingFaceWeights:
         self.replaced = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
         self.dtype = self._check()
 
-    def read(self, name: str) -> torch.Tensor:
-        """A weight of the folder, finite, with the true vocabulary's rows."""
-        tensor = check_finite(name, self.source.read(self.replaced.get(name, name)))
-        if name not in VOCABULARY:
-            return tensor
-        base = tensor[: self.base_rows]
-        if not self.sub_ids:
-            return base
-        return torch.cat([base, mean_of_subtokens(base, self.sub_ids)])
+    def info(self, name: str) -> TensorSpec:
+        """Shape and dtype of a weight of the model to be made."""
+        found = self.source.info(self.replaced.get(name, name))
+        rows = self.sizes.vocab_size if name in VOCABULARY else found.shape[0]
+        return TensorSpec(name, (rows, *found.shape[1:]), found.dtype)
+
+    def read_rows(self, name: str, target: torch.Tensor, start: int = 0) -> None:
+        """Fills `target` with rows `start` and following of a weight of the model to be made.
+
+        Raises:
+            UserError: a damaged file, NaN or infinity.
+        """
+        stored = self.replaced.get(name, name)
+        end = start + len(target)
+        base = min(end, self.base_rows) if name in VOCABULARY else end
+        if start < base:
+            self.source.read_rows(stored, target[: base - start], start)
+        for row in range(max(start, base), end):
+            target[row - start] = self._added(stored, self.sub_ids[row - self.base_rows])
+        check_finite(name, target)
+
+    def _added(self, stored: str, ids: Sequence[int]) -> torch.Tensor:
+        """The first row of an added token."""
+        rows = torch.empty(len(ids), self.sizes.hidden_size, dtype=self.dtype)
+        for row, token in zip(rows, ids, strict=True):
+            self.source.read_rows(stored, row[None], token)
+        return mean_of_subtokens(rows, [range(len(ids))])[0]
 
     def _check(self) -> torch.dtype:
         expected = {
@@ -101,47 +126,76 @@ class HuggingFaceWeights:
         return dtypes.pop()
 
 
-def write_checkpoint(
-    source: HuggingFaceWeights, folder: Path, dtype: torch.dtype | None = None
-) -> None:
-    """Writes core's files of the checkpoint into `folder` (weights alone, not committed)."""
-    sizes = source.sizes
-    pieces = [p for weight in weights(sizes.num_layers) for p in _pieces(source, weight, dtype)]
-    with Progress(len(pieces), "weights", unit="piece") as progress:
-        write_weights(
-            folder, pieces, extra_state_keys(sizes.num_layers), lambda piece: progress.update()
-        )
+@dataclass(frozen=True)
+class Importer:
+    """What a process needs to write files of a checkpoint; calling it opens both sides.
+
+    source, sizes, tied, sub_ids: as for `HuggingFaceWeights`. folder: of the files. dtype: of the
+    weights written, None keeps theirs. block_bytes, file_bytes: of a chunk (in fp32) and of a file
+    at most; the bytes written depend on them.
+    """
+
+    source: Path
+    sizes: ModelConfig
+    tied: bool = False
+    sub_ids: Sequence[Sequence[int]] = ()
+    dtype: torch.dtype | None = None
+    folder: Path | None = None
+    block_bytes: int = BLOCK_BYTES
+    file_bytes: int = FILE_BYTES
+
+    def __call__(self) -> Callable[[int], tuple[WrittenFile, Held]]:
+        """Opens both sides; returns what writes the file of an index, and says what that held."""
+        own_process_is_single_threaded()
+        writer = self.writer()
+
+        def write(index: int) -> tuple[WrittenFile, Held]:
+            return writer.write(index), held()
+
+        return write
+
+    def weights(self) -> HuggingFaceWeights:
+        """The source, checked."""
+        return HuggingFaceWeights(ShardedReader(self.source), self.sizes, self.tied, self.sub_ids)
+
+    def writer(self) -> WeightsWriter:
+        """Core's files of the checkpoint (weights alone), the same for every process."""
+        source, scratch = self.weights(), Scratch()
+        dtype = self.dtype or source.dtype
+        every = blocks(self.sizes, 4, padded=True, limit=self.block_bytes)
+        pieces = [_piece(source, block, scratch, dtype) for block in every]
+        files = files_of(pieces, self.file_bytes)
+        return WeightsWriter(self.folder, files, extra_state_keys(self.sizes.num_layers))
 
 
-def _pieces(
-    source: HuggingFaceWeights, weight: Weight, dtype: torch.dtype | None
-) -> Iterator[Piece]:
-    """One piece per Hugging Face weight; q, k and v together; the vocabulary's padding alone."""
-    mapping, sizes = weight.mapping, source.sizes
+def _piece(source: HuggingFaceWeights, block: Block, scratch: Scratch, dtype: torch.dtype) -> Piece:
+    mapping, layer, sizes = block.weight.mapping, block.weight.layer, source.sizes
     shape = megatron_shape(mapping, sizes)
+    columns = shape[1:]
+    return Piece(
+        key=stacked(mapping.megatron),
+        global_shape=shape if layer is None else (sizes.num_layers, *shape),
+        offsets=(*(() if layer is None else (layer,)), block.start, *(0 for _ in columns)),
+        sizes=(*(() if layer is None else (1,)), block.rows, *columns),
+        dtype=dtype,
+        produce=lambda: read_block(source, block, scratch),
+    )
 
-    def piece(start: int, rows: int, produce: Callable[[], torch.Tensor]) -> Piece:
-        layers = () if weight.layer is None else (sizes.num_layers,)
-        return Piece(
-            key=stacked(mapping.megatron),
-            global_shape=(*layers, *shape),
-            offsets=(*(() if weight.layer is None else (weight.layer,)), start)
-            + (0,) * (len(shape) - 1),
-            sizes=(*(1 for _ in layers), rows, *shape[1:]),
-            dtype=dtype or source.dtype,
-            produce=produce,
-        )
 
-    if mapping.by_group:
-        names = weight.parts
-        yield piece(0, shape[0], lambda: join_groups([source.read(n) for n in names], sizes))
-        return
-    stop = 0
-    for name, (start, stop) in zip(weight.parts, row_ranges(mapping, sizes), strict=True):
-        yield piece(start, stop - start, lambda name=name: source.read(name))
-    if stop < shape[0]:
-        padding = (shape[0] - stop, *shape[1:])
-        yield piece(stop, shape[0] - stop, lambda: torch.zeros(padding))
+def read_block(source: HuggingFaceWeights, block: Block, scratch: Scratch) -> torch.Tensor:
+    """The rows of a core weight, put together from its parts; zeros where the padding is.
+
+    Raises:
+        UserError: a damaged file, NaN or infinity.
+    """
+    columns = megatron_shape(block.weight.mapping, source.sizes)[1:]
+    values = scratch.take((block.rows, *columns), source.dtype)
+    filled = 0
+    for piece in segments(block, source.sizes):
+        filled, name = piece.core_row + piece.rows, block.weight.parts[piece.part]
+        source.read_rows(name, values[piece.core_row : filled], piece.part_row)
+    values[filled:] = 0
+    return values
 
 
 def _some(names: set[str], limit: int = 3) -> str:

@@ -1,31 +1,38 @@
 """The cap on a conversion's memory: planned before the first byte, measured at the end."""
 
+import multiprocessing
+import os
+import re
 import resource
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
 
 from megatron_biollm.config import UserError
-from megatron_biollm.conversion.names import megatron_shape, weights
+from megatron_biollm.conversion.blocks import BLOCK_BYTES
+from megatron_biollm.conversion.layered import PARITY_BLOCK_BYTES
 from megatron_biollm.model.config import ModelConfig
 
 GB = 10**9
-# Of the largest piece: what is read, what it is joined or cast into, and the writer's buffer.
+# Of a block: its scratch, a cast copy of it, and a strip of a chunk on its way.
 COPIES = 3
 # Measured: transformers' and core's modules, imported on the way, 190 MB; the rest is what glibc
 # keeps of freed blocks below 32 MB.
 LIBRARIES = 300 * 10**6
+# Measured: a worker process with torch, before its first block.
+WORKER = 300 * 10**6
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """What a conversion will hold at most, in bytes.
 
-    baseline: this process, and the libraries it is going to load. convert: copies of the largest
-    piece. parity: the weights of one layer and of the vocabulary in fp32, a piece on its way into
-    them, and the hidden states of the probe tokens after every layer.
+    baseline: this process, and the libraries it is going to load. convert: the blocks on their way
+    in all processes, and the processes beside this one. parity: blocks of weights in fp32, and the
+    hidden states of the probe tokens after every layer.
     """
 
     baseline: int
@@ -37,59 +44,58 @@ class MemoryPlan:
         return self.baseline + max(self.convert, self.parity)
 
 
-def plan_memory(
-    sizes: ModelConfig, itemsize: int, probe_tokens: int, max_memory_gb: float
-) -> MemoryPlan:
-    """Checks that a conversion of this model stays under the cap.
+@dataclass(frozen=True)
+class Held:
+    """The most memory a process has held so far, in bytes."""
 
-    itemsize: bytes per weight on the larger of the two sides.
+    pid: int
+    peak: int
+
+
+def plan_memory(
+    sizes: ModelConfig, probe_tokens: int, max_memory_gb: float, workers: int = 1
+) -> MemoryPlan:
+    """Checks that a conversion of this model stays under the cap, whatever its size.
+
     probe_tokens: tokens that the parity check computes.
+    workers: processes that convert, and threads of the parity check.
 
     Raises:
-        UserError: it would not; names the need, the rule and the cap that suffices.
+        UserError: it would not; names the need, the rule and the remedy.
     """
-    every = {weight.mapping for weight in weights(1)}
-    largest = max(_numel(megatron_shape(mapping, sizes)) for mapping in every)
-    layer = sum(_numel(megatron_shape(m, sizes)) for m in every if "*" in m.megatron)
-    vocabulary = sizes.padded_vocab_size * sizes.hidden_size
     states = (sizes.num_layers + 8) * sizes.hidden_size + 8 * sizes.ffn_hidden_size
     logits = 4 * sizes.padded_vocab_size
+    beside = 0 if workers == 1 else workers * WORKER
     plan = MemoryPlan(
         baseline=psutil.Process().memory_info().rss + LIBRARIES,
-        convert=COPIES * largest * itemsize,
-        parity=4 * (layer + vocabulary + probe_tokens * (states + logits)) + 2 * largest * itemsize,
+        convert=workers * COPIES * BLOCK_BYTES + beside,
+        # A block is held as stored and in fp32; of a block of columns, a strip too.
+        parity=4 * probe_tokens * (states + logits) + workers * 4 * PARITY_BLOCK_BYTES,
     )
     if plan.peak > max_memory_gb * GB:
+        fewer = " or fewer --workers" if workers > 1 else ""
         raise UserError(
-            f"--max-memory-gb={max_memory_gb:g} is too little: this model needs "
-            f"{plan.peak / GB:.2f} GB (the program {plan.baseline / GB:.2f}, {COPIES} copies of "
-            f"its largest weight {plan.convert / GB:.2f}, or one layer and the vocabulary in fp32 "
-            f"for the parity check {plan.parity / GB:.2f}); give --max-memory-gb "
-            f"{int(plan.peak / GB) + 1}"
+            f"--max-memory-gb={max_memory_gb:g} is too little: this conversion with {workers} "
+            f"process{'es' if workers > 1 else ''} needs {plan.peak / GB:.2f} GB (the program "
+            f"{plan.baseline / GB:.2f}, blocks of weights and processes {plan.convert / GB:.2f}, "
+            f"the parity check {plan.parity / GB:.2f}); give --max-memory-gb "
+            f"{int(plan.peak * 10 / GB + 1) / 10:g}{fewer}"
         )
     return plan
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
+def held() -> Held:
+    """What this process has held; the pages of mapped files count."""
+    # getrusage would give a started process the peak of the one that started it.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"))
+        return Held(os.getpid(), int(found[1]) * 1024)
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Held(os.getpid(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def check_finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Returns `tensor`.
-
-    Raises:
-        UserError: it holds NaN or infinity.
-    """
-    for rows in tensor.split(4096):
-        if not torch.isfinite(rows).all():
-            raise UserError(
-                f"{name} holds NaN or infinity; the weights are damaged or training diverged, "
-                f"use another checkpoint"
-            )
-    return tensor
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    return torch.Size(shape).numel()
+def own_process_is_single_threaded() -> None:
+    """In a worker process: torch shares the machine with the other workers."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)

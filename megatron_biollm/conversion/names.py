@@ -11,9 +11,6 @@ core), so rows of queries and keys keep their order inside a head.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
-
-import torch
 
 from megatron_biollm.model.config import ModelConfig
 
@@ -145,27 +142,6 @@ def megatron_shape(mapping: Mapping, sizes: ModelConfig) -> tuple[int, ...]:
     if mapping.parts[0].shape[0] == "vocab":
         return (sizes.padded_vocab_size, *shapes[0][1:])
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
-
-
-def row_ranges(mapping: Mapping, sizes: ModelConfig) -> list[tuple[int, int]]:
-    """First row of each part in the core weight and the row after its last; not for `by_group`."""
-    rows = [shape[0] for shape in part_shapes(mapping, sizes)]
-    stops = list(accumulate(rows))
-    return [(stop - length, stop) for stop, length in zip(stops, rows, strict=True)]
-
-
-def join_groups(parts: list[torch.Tensor], sizes: ModelConfig) -> torch.Tensor:
-    """linear_qkv.weight [query + 2 key_value rows, hidden] of q, k and v."""
-    by_group = [part.unflatten(0, (sizes.num_query_groups, -1)) for part in parts]
-    return torch.cat(by_group, dim=1).flatten(0, 1)
-
-
-def split_groups(weight: torch.Tensor, sizes: ModelConfig) -> list[torch.Tensor]:
-    """q, k and v of linear_qkv.weight."""
-    by_group = weight.unflatten(0, (sizes.num_query_groups, -1))
-    heads = sizes.num_attention_heads // sizes.num_query_groups
-    rows = [heads * sizes.kv_channels, sizes.kv_channels, sizes.kv_channels]
-    return [part.flatten(0, 1) for part in by_group.split(rows, dim=1)]
 
 
 def extra_state_keys(num_layers: int) -> list[str]:

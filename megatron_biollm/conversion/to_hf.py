@@ -1,27 +1,34 @@
-"""A torch_dist checkpoint into a Hugging Face LLaMA folder, one weight at a time."""
+"""A torch_dist checkpoint into a Hugging Face LLaMA folder, a block of rows at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed.checkpoint.filesystem import DEFAULT_SUFFIX
 
-from megatron_biollm.checkpoint.stream import CheckpointReader
+from megatron_biollm.checkpoint.stream import CheckpointReader, TensorInfo
+from megatron_biollm.checkpoint.verify import read_digests, verify_files
 from megatron_biollm.config import UserError
+from megatron_biollm.conversion.blocks import (
+    BLOCK_BYTES,
+    Block,
+    Scratch,
+    blocks,
+    check_finite,
+    segments,
+)
 from megatron_biollm.conversion.hf_config import generation_config, hf_config
-from megatron_biollm.conversion.memory import check_finite
+from megatron_biollm.conversion.memory import Held, held, own_process_is_single_threaded
 from megatron_biollm.conversion.names import (
-    EMBEDDING,
     Weight,
     megatron_shape,
     part_shapes,
-    row_ranges,
-    split_groups,
     stacked,
     weights,
 )
 from megatron_biollm.conversion.safetensors_stream import ShardedWriter, TensorSpec
-from megatron_biollm.log import Progress
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.tokenizer.tokenizer import Tokenizer
 
@@ -62,52 +69,96 @@ def stored_dtype(source: CheckpointReader) -> torch.dtype:
     return max(found, key=lambda dtype: dtype.itemsize)
 
 
-def write_folder(
-    source: CheckpointReader,
+@dataclass(frozen=True)
+class Exporter:
+    """What a process needs to convert a checkpoint into a folder; calling it opens both.
+
+    source: committed step. folder: with the files that `writer.create` made. dtype: of the weights
+    written, None keeps theirs.
+    """
+
+    source: Path
+    folder: Path
+    sizes: ModelConfig
+    dtype: torch.dtype | None = None
+    max_shard_bytes: int = 5 * 10**9
+    block_bytes: int = BLOCK_BYTES
+
+    def __call__(self) -> Callable[[str | Block], Held]:
+        """Opens both sides; returns what does one of the `tasks` and says what memory that took."""
+        own_process_is_single_threaded()
+        reader = CheckpointReader(self.source)
+        writer, scratch = self.writer(reader), Scratch()
+
+        def do(task: str | Block) -> Held:
+            if isinstance(task, str):
+                verify_files(self.source, [task])
+            else:
+                write_block(reader, writer, task, self.sizes, scratch)
+            return held()
+
+        return do
+
+    def tasks(self) -> list[str | Block]:
+        """Files to compare with their digests, then the blocks to convert: no padding rows."""
+        names = [name for name in read_digests(self.source) if name.endswith(DEFAULT_SUFFIX)]
+        return [*sorted(names), *blocks(self.sizes, 4, padded=False, limit=self.block_bytes)]
+
+    def writer(self, reader: CheckpointReader) -> ShardedWriter:
+        """The files of `folder`, the same for every process."""
+        specs = [
+            s
+            for weight in weights(self.sizes.num_layers)
+            for s in _specs(reader, weight, self.sizes, self.dtype)
+        ]
+        return ShardedWriter(self.folder, specs, self.max_shard_bytes)
+
+
+def write_block(
+    reader: CheckpointReader,
+    writer: ShardedWriter,
+    block: Block,
     sizes: ModelConfig,
-    folder: Path,
-    dtype: torch.dtype | None = None,
-    tokenizer: Tokenizer | None = None,
-    max_shard_bytes: int = 5 * 10**9,
+    scratch: Scratch,
 ) -> None:
-    """Writes the weights, config, generation config and tokenizer into `folder`."""
-    specs = [
-        s for weight in weights(sizes.num_layers) for s in _specs(source, weight, sizes, dtype)
-    ]
-    writer = ShardedWriter(folder, specs, max_shard_bytes)
-    with Progress(len(specs), "weights", unit="tensor") as progress:
-        for weight in weights(sizes.num_layers):
-            for name, part in _parts(source, weight, sizes):
-                writer.write(name, check_finite(name, part).to(dtype or part.dtype))
-                progress.update()
-    writer.close()
+    """Reads a block and writes its parts to their places.
+
+    Raises:
+        UserError: a damaged file, NaN or infinity.
+    """
+    mapping, layer = block.weight.mapping, block.weight.layer
+    shape = (block.rows, *megatron_shape(mapping, sizes)[1:])
+    values = scratch.take(shape, _info(reader, block.weight).dtype)
+    reader.read_rows(values, mapping.megatron, layer, block.start)
+    check_finite(block.weight.megatron, values)
+    parts = block.weight.parts
+    for piece in segments(block, sizes):
+        rows = values[piece.core_row : piece.core_row + piece.rows]
+        dtype = writer.places[parts[piece.part]][2].dtype
+        writer.write_rows(parts[piece.part], rows.to(dtype), piece.part_row)
+
+
+def write_config(
+    folder: Path, sizes: ModelConfig, dtype: torch.dtype, tokenizer: Tokenizer | None = None
+) -> None:
+    """Writes the config, the generation config and the tokenizer into `folder`."""
     ids = (tokenizer.bos, tokenizer.eod, tokenizer.pad) if tokenizer else (None, None, None)
-    stored = dtype or source.tensors[EMBEDDING].dtype
-    _write_json(folder / "config.json", hf_config(sizes, stored, *ids))
+    _write_json(folder / "config.json", hf_config(sizes, dtype, *ids))
     _write_json(folder / "generation_config.json", generation_config(*ids))
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
 
 
-def _parts(
-    source: CheckpointReader, weight: Weight, sizes: ModelConfig
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values; the vocabulary's padding rows are never read."""
-    key, layer = weight.mapping.megatron, weight.layer
-    if weight.mapping.by_group:
-        yield from zip(weight.parts, split_groups(source.read(key, layer), sizes), strict=True)
-        return
-    for name, rows in zip(weight.parts, row_ranges(weight.mapping, sizes), strict=True):
-        yield name, source.read(key, layer, rows)
+def _info(reader: CheckpointReader, weight: Weight) -> TensorInfo:
+    stored = reader.tensors.get(stacked(weight.mapping.megatron))
+    return stored or reader.tensors[weight.megatron]
 
 
 def _specs(
-    source: CheckpointReader, weight: Weight, sizes: ModelConfig, dtype: torch.dtype | None
+    reader: CheckpointReader, weight: Weight, sizes: ModelConfig, dtype: torch.dtype | None
 ) -> Iterator[TensorSpec]:
-    name = stacked(weight.mapping.megatron)
-    info = source.tensors.get(name) or source.tensors[weight.megatron]
     for part, shape in zip(weight.parts, part_shapes(weight.mapping, sizes), strict=True):
-        yield TensorSpec(part, shape, dtype or info.dtype)
+        yield TensorSpec(part, shape, dtype or _info(reader, weight).dtype)
 
 
 def _write_json(path: Path, values: dict) -> None:

@@ -2,40 +2,39 @@
 
 import dataclasses
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 import yaml
 
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.config import UserError
-from megatron_biollm.conversion.from_hf import HuggingFaceWeights, write_checkpoint
+from megatron_biollm.conversion.blocks import weight_bytes
+from megatron_biollm.conversion.from_hf import Importer
 from megatron_biollm.conversion.hf_config import read_hf_config, sizes_from_hf
-from megatron_biollm.conversion.memory import GB, MemoryPlan, peak_memory_bytes, plan_memory
-from megatron_biollm.conversion.parity import (
+from megatron_biollm.conversion.layered import (
     HuggingFaceModel,
-    MegatronModel,
-    ParityReport,
-    compare_models,
-    probe_tokens,
+    blockwise,
 )
-from megatron_biollm.conversion.safetensors_stream import DTYPES, ShardedReader
-from megatron_biollm.conversion.to_hf import check_model_matches, stored_dtype, write_folder
+from megatron_biollm.conversion.memory import GB, Held, MemoryPlan, held, plan_memory
+from megatron_biollm.conversion.parity import ParityReport, compare_models, probe_tokens
+from megatron_biollm.conversion.safetensors_stream import DTYPES
+from megatron_biollm.conversion.staging import Flusher, staged, sync_tree
+from megatron_biollm.conversion.to_hf import (
+    Exporter,
+    check_model_matches,
+    stored_dtype,
+    write_config,
+)
 from megatron_biollm.conversion.vocabulary import find_tokenizer, vocabulary_of
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.log import get_logger
 from megatron_biollm.model.config import ModelConfig
-from megatron_biollm.model.gpt import build_gpt
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
-from megatron_biollm.parallel.parallelize import transformer_config
-from megatron_biollm.parallel.process_groups import create_process_groups, destroy_process_groups
+from megatron_biollm.recipes.convert_steps import core_model, export_weights, import_weights
 from megatron_biollm.tokenizer.manifest import (
     MANIFEST_FILE,
     TokenizerManifest,
@@ -51,9 +50,14 @@ logger = get_logger(__name__)
 class ConversionConfig:
     """What a conversion is told.
 
-    input, output: folders. max_memory_gb: cap on this process. tokenizer: folder, where it is not
-    the input's own. dtype: of the weights written; None keeps theirs. parallel: layout that the
-    checkpoint is meant for, checked on import; any other layout loads it too.
+    input, output: folders. max_memory_gb: cap on all its processes together. tokenizer: folder,
+    where it is not the input's own. dtype: of the weights written; None keeps theirs. parallel:
+    layout that the checkpoint is meant for, checked on import; any other layout loads it too.
+    workers: processes that convert, and threads that compute the parity check; the output is the
+    same for any number.
+
+    Raises:
+        UserError: fewer than one worker.
     """
 
     input: Path
@@ -62,6 +66,11 @@ class ConversionConfig:
     tokenizer: Path | None = None
     dtype: str | None = None
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"--workers {self.workers} must be at least 1, this process alone")
 
 
 def import_from_hf(config: ConversionConfig) -> dict:
@@ -71,8 +80,8 @@ def import_from_hf(config: ConversionConfig) -> dict:
         The content of its parity.json.
 
     Raises:
-        UserError: a model that cannot be converted, too little memory, or no parity; in every
-            case `output` is as it was before.
+        UserError: a model that cannot be converted, too little memory or disk, or no parity; in
+            every case `output` is as it was before.
     """
     hf = read_hf_config(config.input)
     tokenizer = find_tokenizer(config.tokenizer or config.input)
@@ -80,27 +89,31 @@ def import_from_hf(config: ConversionConfig) -> dict:
     sizes = sizes_from_hf(hf, vocabulary.size)
     check_model_fits_layout(sizes, config.parallel)
     tied = bool(hf.get("tie_word_embeddings", False))
-    source = HuggingFaceWeights(ShardedReader(config.input), sizes, tied, vocabulary.sub_ids)
-    dtype = DTYPES.get(config.dtype, source.dtype)
-    plan = _plan(sizes, max(source.dtype.itemsize, dtype.itemsize), config)
-    with _staged(verify.step_folder(config.output, 0)) as folder:
-        write_checkpoint(source, folder, dtype)
-        select_device("cpu").release_free_memory()
-        report = compare_models(
-            reference=lambda: nullcontext(
-                HuggingFaceModel(config.input, rounded_to=dtype, read=source.read)
-            ),
-            converted=lambda: core_model(CheckpointReader(folder), sizes),
-            sizes=sizes,
-            weights_compared_in=dtype,
-        ).require()
+    importer = Importer(config.input, sizes, tied, vocabulary.sub_ids, DTYPES.get(config.dtype))
+    source, plan = importer.weights(), _plan(sizes, config)
+    dtype = importer.dtype or source.dtype
+    final = verify.step_folder(config.output, 0)
+    with staged(final, weight_bytes(sizes, dtype.itemsize, padded=True)) as folder:
+        importer = dataclasses.replace(importer, folder=folder)
+        with Flusher() as flusher, blockwise(config.workers) as blocks:
+            digests, peaks = import_weights(importer, config.workers, flusher)
+            select_device("cpu").release_free_memory()
+            report = compare_models(
+                reference=lambda: nullcontext(
+                    HuggingFaceModel(config.input, dtype, source, blocks)
+                ),
+                converted=lambda: core_model(CheckpointReader(folder), sizes, blocks=blocks),
+                sizes=sizes,
+                weights_compared_in=dtype,
+            ).require()
+            flusher.finish()
         notes = [*vocabulary.notes, *(["tied embeddings were copied apart"] if tied else [])]
-        content = _write_report(report, folder, config, plan, notes)
+        content = _write_report(report, folder, config, plan, peaks, notes)
         _write_sidecars(folder, sizes)
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder / "tokenizer", sizes.make_vocab_size_divisible_by)
-        digests = verify.digest_files(folder, verify.files_to_digest(folder))
-        verify.commit(folder, verify.step_folder(config.output, 0), digests)
+        others = sorted(set(verify.files_to_digest(folder)) - set(digests))
+        verify.commit(folder, final, digests | verify.digest_files(folder, others))
     return content
 
 
@@ -111,80 +124,48 @@ def export_to_hf(config: ConversionConfig) -> dict:
         The content of its parity.json.
 
     Raises:
-        UserError: a damaged checkpoint, another model, too little memory, or no parity; in every
-            case `output` does not exist afterwards.
+        UserError: a damaged checkpoint, another model, too little memory or disk, or no parity; in
+            every case `output` does not exist afterwards.
     """
     step = _one_step(config.input)
-    verify.verify_checkpoint(step)
+    _verify_small_files(step)
     source = CheckpointReader(step)
     tokenizer = load_tokenizer(step / "tokenizer") if (step / "tokenizer").is_dir() else None
     if config.tokenizer is not None:
         tokenizer = _same_tokenizer(find_tokenizer(config.tokenizer), tokenizer, config, step)
     sizes = _stored_sizes(step, tokenizer.vocab_size if tokenizer else None)
     check_model_matches(source, sizes)
-    stored = stored_dtype(source)
-    dtype = DTYPES.get(config.dtype)
-    plan = _plan(sizes, max(stored.itemsize, (dtype or stored).itemsize), config)
-    with _staged(config.output) as folder:
-        write_folder(source, sizes, folder, dtype, tokenizer)
-        select_device("cpu").release_free_memory()
-        report = compare_models(
-            reference=lambda: core_model(source, sizes, rounded_to=dtype),
-            converted=lambda: nullcontext(HuggingFaceModel(folder)),
-            sizes=sizes,
-            weights_compared_in=dtype or stored,
-        ).require()
-        content = _write_report(report, folder, config, plan, [f"exported from {step.name}"])
+    stored, rounded = stored_dtype(source), DTYPES.get(config.dtype)
+    dtype, plan = rounded or stored, _plan(sizes, config)
+    with staged(config.output, weight_bytes(sizes, dtype.itemsize, padded=False)) as folder:
+        exporter = Exporter(step, folder, sizes, rounded)
+        with Flusher() as flusher, blockwise(config.workers) as blocks:
+            peaks = export_weights(exporter, source, config.workers, flusher)
+            write_config(folder, sizes, dtype, tokenizer)
+            select_device("cpu").release_free_memory()
+            report = compare_models(
+                reference=lambda: core_model(source, sizes, rounded, blocks),
+                converted=lambda: nullcontext(HuggingFaceModel(folder, blocks=blocks)),
+                sizes=sizes,
+                weights_compared_in=dtype,
+            ).require()
+            flusher.finish()
+        notes = [f"exported from {step.name}"]
+        content = _write_report(report, folder, config, plan, peaks, notes)
         if tokenizer is not None:
             manifest = TokenizerManifest.from_tokenizer(
                 tokenizer, sizes.make_vocab_size_divisible_by
             )
             manifest.write(folder / f"tokenizer_{MANIFEST_FILE}")
+        sync_tree(folder)
         folder.rename(config.output)
     return content
 
 
-@contextmanager
-def core_model(
-    reader: CheckpointReader, sizes: ModelConfig, rounded_to: torch.dtype | None = None
-) -> Iterator[MegatronModel]:
-    """Core's model in this one process, on the CPU; core leaves with the block."""
-    device, parallel = select_device("cpu"), ParallelConfig()
-    one_layer = dataclasses.replace(sizes, preset=None, num_layers=1)
-    with device.core_context():
-        device.init_distributed(parallel.distributed_timeout_minutes)
-        try:
-            groups = create_process_groups(parallel)
-            core = transformer_config(one_layer, parallel, device.kind, "local", bf16=False)
-            core.perform_initialization = False  # every weight is read; drawing it takes as long
-
-            def build(with_output: bool) -> torch.nn.Module:
-                return build_gpt(
-                    one_layer, core, "local", groups, pre_process=False, post_process=with_output
-                )
-
-            yield MegatronModel(reader, sizes, build, rounded_to)
-        finally:
-            destroy_process_groups()
-
-
-@contextmanager
-def _staged(final: Path) -> Iterator[Path]:
-    """A hidden folder beside `final`, gone at the end unless the block renamed it."""
-    if final.exists():
-        raise UserError(f"{final} exists; nothing is overwritten, give another --output")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    folder = final.parent / f".{final.name}.{os.getpid()}{verify.PARTIAL}"
-    folder.mkdir()
-    try:
-        yield folder
-    except OSError as error:
-        raise UserError(
-            f"{final} cannot be written ({error.strerror or error}); nothing was kept, free some "
-            f"space or give another --output"
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _verify_small_files(step: Path) -> None:
+    """All but the tensors' files, which whoever converts them verifies."""
+    names = verify.read_digests(step)
+    verify.verify_files(step, [name for name in names if not name.endswith(".distcp")])
 
 
 def _one_step(path: Path) -> Path:
@@ -215,8 +196,9 @@ def _stored_sizes(step: Path, vocab_size: int | None) -> ModelConfig:
     return sizes
 
 
-def _plan(sizes: ModelConfig, itemsize: int, config: ConversionConfig) -> MemoryPlan:
-    return plan_memory(sizes, itemsize, probe_tokens(sizes).numel(), config.max_memory_gb)
+def _plan(sizes: ModelConfig, config: ConversionConfig) -> MemoryPlan:
+    tokens = probe_tokens(sizes).numel()
+    return plan_memory(sizes, tokens, config.max_memory_gb, config.workers)
 
 
 def _same_tokenizer(given, stored, config: ConversionConfig, step: Path):
@@ -246,9 +228,12 @@ def _write_report(
     folder: Path,
     config: ConversionConfig,
     plan: MemoryPlan,
+    workers: list[Held],
     notes: list[str],
 ) -> dict:
-    peak = peak_memory_bytes() / GB
+    # Each at its own worst moment: no less than what they held together.
+    by_process = {each.pid: each.peak for each in [*workers, held()]}
+    peak = sum(by_process.values()) / GB
     if peak > config.max_memory_gb:
         logger.warning(
             "peak memory %.2f GB exceeded --max-memory-gb %g", peak, config.max_memory_gb
@@ -257,6 +242,7 @@ def _write_report(
         "peak_memory_gb": round(peak, 3),
         "planned_memory_gb": round(plan.peak / GB, 3),
         "max_memory_gb": config.max_memory_gb,
+        "workers": config.workers,
     }
     content = {**report.to_json(), **memory, "notes": notes}
     (folder / REPORT).write_text(json.dumps(content, indent=2) + "\n")

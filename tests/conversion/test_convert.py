@@ -5,6 +5,7 @@ import json
 import resource
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import sentencepiece
@@ -282,8 +283,13 @@ def test_without_parity_nothing_is_kept(hf_model, tmp_path, monkeypatch):
     # As a wrong table would: k and v of every layer change places on their way out.
     from megatron_biollm.conversion import to_hf
 
-    right = to_hf.split_groups
-    monkeypatch.setattr(to_hf, "split_groups", lambda w, s: [right(w, s)[i] for i in (0, 2, 1)])
+    right = to_hf.segments
+
+    def wrong(block, sizes):
+        order = (0, 2, 1) if block.weight.mapping.by_group else (0, 1)
+        return (replace(each, part=order[each.part]) for each in right(block, sizes))
+
+    monkeypatch.setattr(to_hf, "segments", wrong)
     with pytest.raises(UserError, match="no parity.*depart at layer 0"):
         export_to_hf(ConversionConfig(tmp_path / "ck", tmp_path / "out"))
     assert_nothing_kept(tmp_path / "out")

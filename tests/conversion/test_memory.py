@@ -19,14 +19,19 @@ from megatron_biollm.model.config import ModelConfig
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_default_cap_suffices_for_the_70b_model():
-    plan_memory(ModelConfig(preset="70b", vocab_size=34_000), 2, 96, max_memory_gb=8)
+def test_three_gigabytes_suffice_for_the_70b_model_with_several_processes():
+    sizes = ModelConfig(preset="70b", vocab_size=34_000)
+    plan_memory(sizes, 16, max_memory_gb=3)
+    plan_memory(sizes, 16, max_memory_gb=3, workers=4)
 
 
 def test_too_small_a_cap_is_refused_with_the_one_that_suffices():
     sizes = ModelConfig(preset="70b", vocab_size=34_000)
-    with pytest.raises(UserError, match=r"=4 is too little.*give --max-memory-gb 8"):
-        plan_memory(sizes, 2, 96, max_memory_gb=4)
+    with pytest.raises(UserError, match=r"=0.5 is too little.*give --max-memory-gb \d") as refused:
+        plan_memory(sizes, 16, max_memory_gb=0.5)
+    plan_memory(sizes, 16, max_memory_gb=float(str(refused.value).split()[-1]))
+    with pytest.raises(UserError, match=r"with 8 processes needs .* or fewer --workers"):
+        plan_memory(sizes, 16, max_memory_gb=2, workers=8)
 
 
 @pytest.mark.slow
@@ -60,9 +65,9 @@ def write_random_model(folder, sizes):
         for name, shape in zip(weight.parts, part_shapes(weight.mapping, sizes), strict=True)
     ]
     writer = ShardedWriter(folder, specs, max_shard_bytes=500 * 10**6)
+    writer.create()
     for spec in specs:
-        writer.write(spec.name, torch.randn(spec.shape).mul_(0.03).bfloat16())
-    writer.close()
+        writer.write_rows(spec.name, torch.randn(spec.shape).mul_(0.03).bfloat16())
     (folder / "config.json").write_text(json.dumps(hf_config(sizes, torch.bfloat16, 1, 2, None)))
     return sum(spec.nbytes for spec in specs)
 

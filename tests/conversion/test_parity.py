@@ -9,13 +9,11 @@ from transformers import LlamaForCausalLM
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.hf_config import read_hf_config, sizes_from_hf
-from megatron_biollm.conversion.parity import (
-    HuggingFaceModel,
-    compare_models,
-    probe_tokens,
-)
+from megatron_biollm.conversion.layered import HuggingFaceModel, blockwise
+from megatron_biollm.conversion.parity import EVERY_ROW, compare_models, probe_tokens
 from megatron_biollm.device.runtime import select_device
-from megatron_biollm.recipes.convert import ConversionConfig, core_model, import_from_hf
+from megatron_biollm.recipes.convert import ConversionConfig, import_from_hf
+from megatron_biollm.recipes.convert_steps import core_model
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +75,14 @@ class Tampered(CheckpointReader):
 
     def __init__(self, folder, name, change):
         super().__init__(folder)
-        self.name, self.change = name, change
+        self.right, self.name, self.change = CheckpointReader(folder), name, change
 
-    def read(self, key, layer=None, rows=None):
-        tensor = super().read(key, layer, rows)
-        hit = key.endswith(self.name) and layer in (2, None)
-        return self.change(tensor.clone()) if hit else tensor
+    def read_rows(self, target, key, layer=None, start=0):
+        if not key.endswith(self.name) or layer not in (2, None):
+            super().read_rows(target, key, layer, start)
+            return
+        wrong = self.change(self.right.read(key, layer))
+        target.copy_(wrong[start : start + len(target)])
 
 
 def not_by_group(qkv):
@@ -147,4 +147,32 @@ def test_an_honest_pair_passes_and_every_layer_is_reported(hf_model, step, sizes
         torch.float32,
     )
     assert report.passed and report.first_departure is None and report.top_1_agreement == 1.0
-    assert list(report.differences) == ["embedding", *(f"layer {i}" for i in range(4)), "logits"]
+    layers = [f"layer {index}" for index in range(4)]
+    assert list(report.differences) == ["embedding", EVERY_ROW, *layers, "logits"]
+
+
+def test_a_wrong_row_of_a_token_that_no_probe_picks_is_seen(hf_model, step, sizes):
+    unused = min(set(range(500)) - set(probe_tokens(sizes).flatten().tolist()))
+
+    def change(weight):
+        weight[unused] = -weight[unused]
+        return weight
+
+    report = compare_models(
+        lambda: nullcontext(HuggingFaceModel(hf_model)),
+        lambda: core_model(Tampered(step, "word_embeddings.weight", change), sizes),
+        sizes,
+        torch.float32,
+    )
+    assert not report.passed and report.first_departure == EVERY_ROW
+    assert report.differences["logits"] < 1e-5
+
+
+def test_threads_change_no_bit_and_blocks_hardly_any(hf_model, sizes):
+    def logits(workers, block_bytes):
+        with blockwise(workers, block_bytes) as blocks:
+            return layered_logits(HuggingFaceModel(hf_model, blocks=blocks), tokens, sizes)
+
+    tokens = probe_tokens(sizes)
+    assert torch.equal(logits(1, 5000), logits(3, 5000))
+    assert torch.allclose(logits(1, 5000), logits(1, 10**9), atol=1e-5)
