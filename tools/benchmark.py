@@ -6,6 +6,7 @@
         --megatron-lm ../Megatron-LM --python ../venv/bin/python --workers 2 --json
 
     python tools/benchmark.py corpus --input pubmed26n0001.xml.gz
+    python tools/benchmark.py convert --scratch /big/disk
 
 train: a training step beside the loop that people would write with transformers, in turns in one
 process; the figure is the ratio of median step times.
@@ -13,6 +14,8 @@ encode: text to a finished .bin and .idx beside Megatron-LM's two scripts, datat
 tokenizer and bare sentencepiece, whole processes in turns, on real text repeated to each size.
 corpus: one source file through the reader and every step of the curation, in megabytes per second
 of one core; beside bare lxml, and datatrove's own near-duplicate signatures where spaCy is there.
+convert: a slice of the 70B model (its widths, 4 layers) from a sharded checkpoint to Hugging Face
+and back, beside copying the files; takes 24 GB of disk.
 """
 
 import argparse
@@ -26,11 +29,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "encode", "corpus"))
+    parser.add_argument("what", choices=("train", "encode", "corpus", "convert"))
     what = parser.parse_args(sys.argv[1:2]).what
     parser = argparse.ArgumentParser(prog=f"{parser.prog} {what}")
     parser.add_argument("--json", action="store_true", help="the full report instead of the table")
-    {"train": train, "encode": encode, "corpus": corpus}[what](parser)
+    {"train": train, "encode": encode, "corpus": corpus, "convert": convert}[what](parser)
     return 0
 
 
@@ -85,6 +88,36 @@ def corpus(parser: argparse.ArgumentParser) -> None:
     from megatron_biollm.recipes.corpus_benchmark import CorpusBenchmark, benchmark_corpus, table
 
     report = benchmark_corpus(CorpusBenchmark(**args))
+    print(json.dumps(report, indent=1) if as_json else table(report))
+
+
+def convert(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--layers", type=int, default=4, help="of the slice [4]")
+    add("--tensor-model-parallel-size", type=int, default=8, help="that wrote it [8]")
+    add("--pipeline-model-parallel-size", type=int, default=2, help="that wrote it [2]")
+    add("--dtype", default="bfloat16", help="of its weights [bfloat16]")
+    add("--workers", type=int, nargs="+", default=[1, 2], help="processes of a conversion [1 2]")
+    add("--repeats", type=int, default=3, help="rounds of all sides [3]")
+    add("--max-memory-gb", type=float, default=3.0, help="cap of a conversion [3]")
+    add("--warm", action="store_true", help="leave the input in memory before each run")
+    add("--scratch", help="folder for slice and outputs, which are removed [the system's]")
+    add("overrides", nargs="*", metavar="model.field=value", help="widths, if not the 70B's")
+    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
+    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
+    as_json = args.pop("json")
+    from megatron_biollm.config import load_config
+    from megatron_biollm.model.config import ModelConfig
+
+    widths = ["preset=70b", "vocab_size=34000", f"num_layers={args.pop('layers')}"]
+    model = load_config(ModelConfig, overrides=[*widths, *sizes])
+    from megatron_biollm.recipes.convert_benchmark import (
+        ConvertBenchmark,
+        benchmark_conversion,
+        table,
+    )
+
+    report = benchmark_conversion(ConvertBenchmark(model=model, **args))
     print(json.dumps(report, indent=1) if as_json else table(report))
 
 

@@ -3,8 +3,7 @@
 import dataclasses
 import json
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -34,7 +33,12 @@ from megatron_biollm.device.runtime import select_device
 from megatron_biollm.log import get_logger
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
-from megatron_biollm.recipes.convert_steps import core_model, export_weights, import_weights
+from megatron_biollm.recipes.convert_steps import (
+    core_model,
+    export_weights,
+    import_weights,
+    write_sidecars,
+)
 from megatron_biollm.tokenizer.manifest import (
     MANIFEST_FILE,
     TokenizerManifest,
@@ -109,7 +113,7 @@ def import_from_hf(config: ConversionConfig) -> dict:
             flusher.finish()
         notes = [*vocabulary.notes, *(["tied embeddings were copied apart"] if tied else [])]
         content = _write_report(report, folder, config, plan, peaks, notes)
-        _write_sidecars(folder, sizes)
+        write_sidecars(folder, sizes)
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder / "tokenizer", sizes.make_vocab_size_divisible_by)
         others = sorted(set(verify.files_to_digest(folder)) - set(digests))
@@ -208,19 +212,6 @@ def _same_tokenizer(given, stored, config: ConversionConfig, step: Path):
         manifests = [TokenizerManifest.from_tokenizer(each) for each in (given, stored)]
         manifests[0].check_same(manifests[1], f"--tokenizer {config.tokenizer}", str(step))
     return given
-
-
-def _write_sidecars(folder: Path, sizes: ModelConfig) -> None:
-    """What the trainer writes beside its own checkpoints."""
-    (folder / "config.yaml").write_text(yaml.safe_dump({"model": asdict(sizes)}, sort_keys=False))
-    layout = asdict(ParallelConfig()) | {"world_size": 1}
-    (folder / "layout.json").write_text(json.dumps(layout, indent=1) + "\n")
-    packages = ("torch", "megatron-core", "transformers", "safetensors")
-    (folder / "versions.json").write_text(
-        json.dumps({name: version(name) for name in packages}, indent=2) + "\n"
-    )
-    state = {"weights_only": True, "step": 0, "consumed_samples": 0, "consumed_tokens": 0}
-    (folder / "state.json").write_text(json.dumps(state) + "\n")
 
 
 def _write_report(

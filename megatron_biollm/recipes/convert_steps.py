@@ -1,10 +1,15 @@
 """The long steps of a conversion: weights by several processes, and core's side of the parity."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
+import yaml
 
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.stream import CheckpointReader
@@ -85,3 +90,16 @@ def core_model(
             yield MegatronModel(reader, sizes, build, rounded_to, blocks)
         finally:
             destroy_process_groups()
+
+
+def write_sidecars(folder: Path, sizes: ModelConfig) -> None:
+    """What the trainer writes beside its own checkpoints."""
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": asdict(sizes)}, sort_keys=False))
+    layout = asdict(ParallelConfig()) | {"world_size": 1}
+    (folder / "layout.json").write_text(json.dumps(layout, indent=1) + "\n")
+    packages = ("torch", "megatron-core", "transformers", "safetensors")
+    (folder / "versions.json").write_text(
+        json.dumps({name: version(name) for name in packages}, indent=2) + "\n"
+    )
+    state = {"weights_only": True, "step": 0, "consumed_samples": 0, "consumed_tokens": 0}
+    (folder / "state.json").write_text(json.dumps(state) + "\n")

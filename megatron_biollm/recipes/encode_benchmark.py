@@ -115,7 +115,7 @@ def benchmark_encoding(options: EncodeBenchmark) -> dict[str, Any]:
     return {
         "rows": rows,
         "options": _shown(options),
-        "hardware": f"{_processor()}, {os.cpu_count()} cores",
+        "hardware": f"{processor()}, {os.cpu_count()} cores",
         "versions": _versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -272,7 +272,8 @@ def _row(name: str, size: int, source_bytes: int, tokens: int, runs: list[Run]) 
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
