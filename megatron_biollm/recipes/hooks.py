@@ -42,11 +42,12 @@ class LogMetrics:
     def __call__(self, state: TrainState, row: Row) -> None:
         self.seconds += row["step_time_s"]
         self.steps += 1
-        # A validated step is logged in any case, so that its loss is not lost.
+        # Validated and skipped steps are logged in any case, so that nothing of them is lost.
         if (
             state.step % self.interval
             and state.step != self.last_step
             and ("validation_loss" not in row)
+            and ("skipped" not in row)
         ):
             return
         tokens = state.consumed_tokens - (self.tokens_before or 0)

@@ -9,6 +9,7 @@ import pytest
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.store import CheckpointStore, read_state
 from megatron_biollm.recipes.incidents import read_incidents
+from megatron_biollm.recipes.ledger import check_ledger
 from tests.integration.poison import pretrain_poisoned
 from tests.integration.recipe import layout, pretrain_here, rows, trained, write_inputs
 
@@ -83,6 +84,8 @@ def test_an_update_with_a_nan_is_skipped_and_its_samples_are_listed(
     assert incident["batch_hash"] == before[5][2]
     listed = [sample["position"] for sample in incident["documents"]]
     assert listed == list(range(4 * BATCH, 5 * BATCH))
+    ledger = check_ledger(tmp_path, rehash=None)
+    assert not ledger.problems and ledger.skipped == [[4 * BATCH, 5 * BATCH]]
 
 
 @layouts
@@ -114,6 +117,8 @@ def check_rewound(run_dir, before):
         assert read_state(folder).jumped_samples == jumped
     rewound = [json.loads(line) for line in (run_dir / "rewound.jsonl").read_text().splitlines()]
     assert [(row["rewind"], row["step"]) for row in rewound] == [(1, step) for step in range(4, 8)]
+    ledger = check_ledger(run_dir, rehash=None)
+    assert not ledger.problems and ledger.trained == [[0, 96], [144, 240]]
 
 
 @pytest.mark.parametrize("moment", ["before_the_removal", "after_the_removal"])
