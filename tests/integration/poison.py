@@ -2,7 +2,7 @@
 
 POISON: `WHAT WHEN`. WHAT: `gradient` (NaN in those of POISON_RANK, after their reduction), `loss`
 (NaN on every rank), or `spike` (loss and gradients ten times as large). WHEN: the number of a step,
-every time the run comes to it, or a batch's hash as in metrics.jsonl, whenever the run trains on it.
+every time the run comes to it, or a batch's hash as in metrics.jsonl, whenever that is trained on.
 """
 
 import contextlib
