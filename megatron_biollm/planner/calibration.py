@@ -26,8 +26,8 @@ class Calibration:
         power_exponent: sustained rates follow the power limit to this power.
         host: seconds that the CPU needs to launch one layer, forward and backward.
         host_nanotron: likewise for nanotron with tensor parallelism.
-        errors: by precision, median and worst relative error of tokens/s on the published rates
-            that were not used to fit the constants.
+        errors: by precision, within which relative error of tokens/s half, and nine in ten, of the
+            published rates were that were not used to fit the constants.
     """
 
     matmul_bf16: float
@@ -54,7 +54,7 @@ def load_calibration() -> Calibration:
     """The shipped constants."""
     data = read_shipped()
     fitted = {name: entry["value"] for name, entry in data["fitted"].items()}
-    errors = {name: (each["median"], each["worst"]) for name, each in data["errors"].items()}
+    errors = {name: (each["half"], each["nine_in_ten"]) for name, each in data["errors"].items()}
     return Calibration(**fitted, **data["fixed"], errors=errors)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from megatron_biollm.model.config import ModelConfig
+
 OVERLAPS = ("none", "backward", "full")
 ATTENTIONS = ("scores", "flash2", "flash3")
 
@@ -36,4 +38,9 @@ class Software:
             raise ValueError(f"attention={self.attention}: one of {', '.join(ATTENTIONS)}")
 
 
-OWN = Software()
+def own_software(model: ModelConfig) -> Software:
+    """This project's, by the layers that the run asks for; "auto" is taken to find Transformer
+    Engine, as a GPU machine that is set up for training has it."""
+    if model.transformer_impl == "local":
+        return Software(fused=False, attention="flash2")
+    return Software()

@@ -15,7 +15,7 @@ from megatron_biollm.planner.candidate import Candidate, Work
 from megatron_biollm.planner.exchange import data_parallel, optimizer_shards, pipeline
 from megatron_biollm.planner.hardware import Gpu
 from megatron_biollm.planner.kernels import Kernels
-from megatron_biollm.planner.software import OWN, Software
+from megatron_biollm.planner.software import Software, own_software
 from megatron_biollm.planner.stage import StageStep, layers_of_ranks, stage_steps
 
 CONVENTIONS = ("causal", "full", "6n")
@@ -43,8 +43,9 @@ class StepTime:
         world_size: GPUs.
         flops_per_token: by convention: "causal" half of attention, "full" attention, or plain "6n".
         peak_flops: of one GPU, in the precision of the matrix products.
-        expected_error: median relative error of tokens/s on published rates not fitted.
-        worst_error: the largest of them.
+        expected_error: half of the published rates that nothing was fitted to were predicted
+            within this relative error of tokens/s.
+        likely_error: nine in ten of them were.
     """
 
     compute: float
@@ -68,7 +69,7 @@ class StepTime:
     flops_per_token: dict[str, float]
     peak_flops: float
     expected_error: float
-    worst_error: float
+    likely_error: float
 
     @property
     def total(self) -> float:
@@ -111,23 +112,24 @@ def predict_step(
     candidate: Candidate,
     gpu: Gpu,
     calibration: Calibration | None = None,
-    software: Software = OWN,
+    software: Software | None = None,
 ) -> StepTime:
     """Times one optimizer step of a layout that the rules allow (they are not checked here).
 
     calibration: constants; the shipped ones if None.
-    software: what the training program overlaps and fuses; this project's if not given.
+    software: what the training program overlaps and fuses; this project's if None.
 
     Raises:
         UserError: FP8 on a GPU that has none.
     """
     calibration = calibration or load_calibration()
+    software = software or own_software(work.model)
     kernels = Kernels(work, candidate, gpu, calibration, software)
     stages = stage_steps(kernels)
     slowest = max(stages, key=lambda stage: stage.total)
     parameters = parameters_of_rank(kernels)
     replicas = data_parallel(kernels, parameters, slowest.forward_pass, slowest.backward_pass)
-    expected, worst = calibration.errors[work.precision]
+    expected, likely = calibration.errors[work.precision]
     return StepTime(
         **_pipeline_parts(kernels, stages, slowest, candidate.num_microbatches(work)),
         dp_exposed=replicas.exposed,
@@ -140,7 +142,7 @@ def predict_step(
         flops_per_token=flops_by_convention(work.model),
         peak_flops=gpu.peak_flops(work.precision),
         expected_error=expected,
-        worst_error=worst,
+        likely_error=likely,
     )
 
 

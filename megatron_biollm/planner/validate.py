@@ -2,7 +2,7 @@
 fitted to."""
 
 from dataclasses import replace
-from math import exp
+from math import ceil, exp
 from statistics import median
 
 from megatron_biollm.planner.anchors import (
@@ -60,6 +60,17 @@ def validate_swapped() -> dict:
     return _summary(held_out) | {"worst_row": worst["name"]}
 
 
+def shown_errors(report: dict) -> dict[str, tuple[float, float]]:
+    """By precision, within which error half, and nine in ten, of all rows are that nothing was
+    fitted to, the further ones among them: the error that is shown with predictions."""
+    rows = [row for row in report["rows"] if not row["calibrated"]] + report["further"]["rows"]
+    shown = {}
+    for precision in report["by_precision"]:
+        errors = sorted(abs(row["error"]) for row in rows if row["precision"] == precision)
+        shown[precision] = (round(median(errors), 3), round(errors[ceil(0.9 * len(errors)) - 1], 3))
+    return shown
+
+
 def table(report: dict) -> str:
     """The report of `validate` as text, one block per precision."""
     lines = []
@@ -73,6 +84,10 @@ def table(report: dict) -> str:
     lines += ["", "Further rows, which neither calibrate nor count:"]
     lines += [_line(row) for row in further["rows"]]
     lines.append(f"further rows: {_figures(further)}")
+    for precision, (half, most) in shown_errors(report).items():
+        lines.append(
+            f"{precision}, shown with predictions: half within {half:.1%}, nine in ten {most:.1%}"
+        )
     lines += ["", "What sources leave open, and what was taken:"]
     shown = report["rows"] + further["rows"]
     lines += [f"  {row['name']}: {row['assumed']}" for row in shown if row["assumed"]]

@@ -129,9 +129,9 @@ def _how_sure(plan: Plan) -> list[str]:
     step = plan.best.step
     return [
         f"MFU of the first: {step.mfu('causal'):.1%} causal, {step.mfu('full'):.1%} with full "
-        f"attention, {step.mfu('6n'):.1%} as plain 6N. Days: within {step.worst_error:.0%}, the "
-        f"largest error on published rates that were not fitted; half of them were within "
-        f"{step.expected_error:.0%}."
+        f"attention, {step.mfu('6n'):.1%} as plain 6N. Days: within {step.likely_error:.0%}, as "
+        f"nine in ten published rates were that nothing was fitted to; half of them were within "
+        f"{step.expected_error:.0%} (--validate)."
     ]
 
 
@@ -253,8 +253,8 @@ def _hours(plan: Plan, cost: Any) -> str:
 
 
 def _costs(plan: Plan, layout: Layout) -> tuple[Any, float, float]:
-    """Of the run, and its days if the rate is as far off as it was at most."""
-    error = layout.step.worst_error
+    """Of the run, and its days if the rate is as far off as it may be."""
+    error = layout.step.likely_error
     low, high = (plan.cost(layout, slower=off).days for off in (-error, error))
     return plan.cost(layout), low, high
 
