@@ -269,6 +269,7 @@ class MetricsLogger:
     ):
         self.path = Path(run_dir) / "metrics.jsonl"
         self.file: TextIO | None = None
+        self.last_row: dict | None = None
         self.sinks: list[Callable[[dict], None]] = []
         self.closers: list[Callable[[], None]] = []
         if rank != 0:
@@ -276,7 +277,7 @@ class MetricsLogger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if config.wandb_project is not None:
             self._open_wandb(config)
-        cut_rows_after(self.path, resume_step)
+        self.last_row = cut_rows_after(self.path, resume_step)
         self.file = self.path.open("a", encoding="utf-8")
         self.closers.append(self.file.close)
         if config.tensorboard:
@@ -291,6 +292,24 @@ class MetricsLogger:
         self.file.flush()
         for sink in self.sinks:
             sink(plain)
+
+    def lacks(self, step: int, key: str) -> bool:
+        """Whether the row of ``step`` is the last one of an earlier start and holds no ``key``,
+        which was to come later; False on ranks other than 0."""
+        row = self.last_row or {}
+        return row.get("step") == step and key in row and row[key] is None
+
+    def complete(self, step: int, values: Mapping[str, Any]) -> None:
+        """Adds what ``lacks`` found to be absent to the row of ``step``."""
+        if self.file is None:
+            return
+        row = {**self.last_row, **values}
+        self.file.close()
+        cut_rows_after(self.path, step - 1, then=row)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.closers[0] = self.file.close
+        for sink in self.sinks:
+            sink(row)
 
     def close(self) -> None:
         for close in self.closers:
@@ -340,17 +359,36 @@ def read_rows(path: Path | str) -> list[dict]:
     return rows
 
 
-def cut_rows_after(path: Path, step: int) -> None:
-    """Removes the rows of later steps, and torn lines, in one move: a reader sees old or new."""
+def cut_rows_after(path: Path, step: int, then: dict | None = None) -> dict | None:
+    """Removes the rows of later steps, and torn lines, in one move: a reader sees old or new.
+
+    then: a row for the end, in place of those removed. Gives the last row that was left.
+    """
     if not path.exists():
-        return
-    kept = [row for row in read_rows(path) if row["step"] <= step]
+        return None
+    last = None
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in kept)
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w") as new:
+        for line in old:
+            row = _row(line)
+            if row is not None and row["step"] <= step:
+                new.write(json.dumps(row) + "\n")
+                last = row
+        if then is not None:
+            new.write(json.dumps(then) + "\n")
+        new.flush()
+        os.fsync(new.fileno())
     temporary.replace(path)
+    return last
+
+
+def _row(line: str) -> dict | None:
+    """The row of a line; None where a killed writer, or a machine that went down, tore it."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

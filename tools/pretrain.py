@@ -4,6 +4,11 @@
     torchrun --nproc_per_node 4 tools/pretrain.py --config run.yaml --config corpus/blend.yaml
 
 Goes on from the newest good checkpoint in run_dir. One process needs no torchrun.
+
+    touch RUN_DIR/stop     save, stop with exit status 0; so do SIGUSR1, SIGTERM and SIGINT
+    touch RUN_DIR/save     save and go on
+
+RUN_DIR/status.json tells how the run stands: running, finished, stopped or refused.
 """
 
 import argparse
@@ -12,6 +17,7 @@ import sys
 from megatron_biollm.config import dump_config, help_text
 from megatron_biollm.log import run_tool
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
+from megatron_biollm.training.signals import StopSignals
 
 
 def main() -> int:
@@ -30,9 +36,10 @@ def main() -> int:
     if args.print_config:
         print(dump_config(config), end="")
         return 0
-    from megatron_biollm.recipes.pretrain import pretrain  # seconds of imports, not for --help
+    with StopSignals() as signals:
+        from megatron_biollm.recipes.pretrain import pretrain  # seconds of imports, not for --help
 
-    pretrain(config)
+        pretrain(config, signals)
     return 0
 
 

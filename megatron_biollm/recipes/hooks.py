@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Optional
@@ -13,7 +13,10 @@ from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.device.runtime import Device
 from megatron_biollm.log import MetricsLogger, get_logger
+from megatron_biollm.recipes.supervision import Supervision
 from megatron_biollm.training.config import TrainingConfig
+from megatron_biollm.training.interrupt import Interrupt, StopTraining
+from megatron_biollm.training.loop import Hook
 from megatron_biollm.training.state import TrainState
 from megatron_biollm.training.step import Batch, Trainer
 from megatron_biollm.training.throughput import Throughput
@@ -64,37 +67,89 @@ class LogMetrics:
 
 
 class Validate:
-    """Adds `validation_loss` every `eval_interval` steps, always over the same samples."""
+    """Adds `validation_loss` every `eval_interval` steps, always over the same samples.
+
+    A request to stop is obeyed between two batches. The row then has no loss yet, and the next
+    start adds it (`finish_validation`).
+    """
 
     def __init__(
-        self, trainer: Trainer, config: TrainingConfig, batches: Callable[[], Iterator[Batch]]
+        self,
+        trainer: Trainer,
+        config: TrainingConfig,
+        batches: Callable[[], Iterator[Batch]],
+        interrupt: Interrupt,
     ) -> None:
         self.trainer, self.config, self.batches = trainer, config, batches
+        self.interrupt = interrupt
 
     def __call__(self, state: TrainState, row: Row) -> None:
         last = state.step == self.config.train_iters
         if state.step % self.config.eval_interval and not last:
             return
-        config = self.config
+        row["validation_loss"] = None
+        with contextlib.suppress(StopTraining):  # every later poll raises it again
+            row["validation_loss"] = self.loss()
+
+    def loss(self) -> float:
+        """Mean loss per token over `eval_iters` global batches.
+
+        Raises:
+            StopTraining: the run was asked to stop meanwhile.
+        """
+        config, trainer = self.config, self.trainer
         per_rank = config.global_batch_size // (
-            config.micro_batch_size * self.trainer.model.groups.dp.size()
+            config.micro_batch_size * trainer.model.groups.dp.size()
         )
-        row["validation_loss"] = self.trainer.evaluate(self.batches(), per_rank * config.eval_iters)
+        return trainer.evaluate(self.batches(), per_rank, config.eval_iters, self.interrupt.poll)
 
 
-class SaveCheckpoints:
-    """Saves for any layout and for this one, each at its interval.
+def finish_validation(
+    hooks: Sequence[Hook], metrics: MetricsLogger, state: TrainState, interrupt: Interrupt
+) -> None:
+    """Makes up for the validation that a stop cut short, and completes the row of its step.
 
-    A background save is moved on after every step.
+    Raises:
+        StopTraining: the run was asked to stop meanwhile.
+    """
+    lacks = torch.tensor(int(metrics.lacks(state.step, "validation_loss")))
+    torch.distributed.broadcast(lacks, src=0, group=interrupt.control)
+    for validate in (hook for hook in hooks if lacks and isinstance(hook, Validate)):
+        with timed(f"validation of step {state.step}, which a stop had cut short"):
+            metrics.complete(state.step, {"validation_loss": validate.loss()})
+
+
+class SaveOrStop:
+    """Saves for any layout and for this one, each at its interval, and when asked to; stops when
+    asked to.
+
+    Also moves a background save on after every step, and tells of what was committed.
     """
 
-    def __init__(self, checkpointer: Checkpointer, config: CheckpointConfig) -> None:
-        self.checkpointer, self.config = checkpointer, config
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        config: CheckpointConfig,
+        last_step: int,
+        watch: Supervision,
+    ) -> None:
+        self.checkpointer, self.config, self.last_step = checkpointer, config, last_step
+        self.watch = watch
 
     def __call__(self, state: TrainState, row: Row) -> None:
-        self.checkpointer.poll()
+        watch = self.watch
+        with watch.phases("checkpoint", slow=True):
+            self.checkpointer.poll()
+        # After the last step there is nothing left to stop, unless its validation was cut short.
+        if state.step < self.last_step or row.get("validation_loss", 0.0) is None:
+            watch.interrupt.poll()
+        with watch.phases("checkpoint", slow=True):
+            self._save_if_due(state)
+        watch.status.committed()
+
+    def _save_if_due(self, state: TrainState) -> None:
         interval, fast_interval = self.config.save_interval, self.config.fast_save_interval
-        if interval and state.step % interval == 0:
+        if self.watch.interrupt.take_save() or (interval and state.step % interval == 0):
             self.checkpointer.save(state)
         elif fast_interval and state.step % fast_interval == 0:
             self.checkpointer.save(state, reshardable=False)
@@ -134,10 +189,11 @@ def timed(what: str) -> Iterator[None]:
 def _line(row: Row, last_step: int) -> str:
     """One console line per logged step."""
     left = timedelta(seconds=round(row["step_time_s"] * (last_step - row["step"])))
+    validation = row.get("validation_loss")
     parts = [
         f"step {row['step']}/{last_step}",
         f"loss {row['loss']:.4f}",
-        f"validation {row['validation_loss']:.4f}" if "validation_loss" in row else "",
+        f"validation {validation:.4f}" if validation is not None else "",
         f"lr {row['learning_rate']:.2e}",
         f"grad norm {row['grad_norm']:.3f}",
         f"{row['tokens_per_second']:,.0f} tokens/s",

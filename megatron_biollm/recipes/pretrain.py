@@ -30,8 +30,9 @@ from megatron_biollm.parallel.process_groups import (
 from megatron_biollm.recipes.hooks import (
     LogMetrics,
     Profile,
-    SaveCheckpoints,
+    SaveOrStop,
     Validate,
+    finish_validation,
     timed,
 )
 from megatron_biollm.recipes.incidents import (
@@ -43,6 +44,7 @@ from megatron_biollm.recipes.incidents import (
 )
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.recipes.sidecars import check_sidecars, versions, write_sidecars
+from megatron_biollm.recipes.supervision import Supervision, saved_at_the_end, supervised
 from megatron_biollm.tokenizer.manifest import TokenizerManifest
 from megatron_biollm.tokenizer.tokenizer import Tokenizer, build_tokenizer
 from megatron_biollm.training.loop import Hook, train
@@ -52,6 +54,7 @@ from megatron_biollm.training.optimizer import (
     group_step_adam,
     take_hyperparameters,
 )
+from megatron_biollm.training.signals import StopSignals
 from megatron_biollm.training.stability import Guard, Rewind, Unstable
 from megatron_biollm.training.state import TrainState
 from megatron_biollm.training.step import Trainer
@@ -70,6 +73,7 @@ class Run:
         control: gloo group of all ranks.
         tokenizer: of the run.
         manifest: the tokenizer's contract with data and checkpoints.
+        watch: requests to stop, status, phases.
     """
 
     config: RunConfig
@@ -77,10 +81,17 @@ class Run:
     control: torch.distributed.ProcessGroup
     tokenizer: Tokenizer
     manifest: TokenizerManifest
+    watch: Supervision
 
 
-def pretrain(config: RunConfig) -> TrainState:
+def pretrain(config: RunConfig, signals: Optional[StopSignals] = None) -> TrainState:
     """Trains, from the newest good checkpoint of `run_dir` if there is one.
+
+    Asked to stop (SIGUSR1, SIGTERM, SIGINT, or the file `run_dir/stop`) it saves and returns.
+
+    Args:
+        config: of the run.
+        signals: noted since the process has started; None notes them from now on.
 
     Returns:
         How far the run has come.
@@ -93,18 +104,21 @@ def pretrain(config: RunConfig) -> TrainState:
     check_inputs(config)
     tokenizer, manifest = load_run_tokenizer(config)
     device.keep_freed_memory()
-    with device.core_context(), group_step_adam(), distributed(config, device) as control:
-        run = Run(config, device, control, tokenizer, manifest)
+    with (
+        contextlib.nullcontext(signals) if signals else StopSignals() as signals,
+        device.core_context(),
+        group_step_adam(),
+        distributed(config, device) as control,
+        supervised(config, signals, control) as watch,
+    ):
+        run = Run(config, device, control, tokenizer, manifest, watch)
         datasets = open_data(run)
         model = build_model(run)
         trainer, checkpointer = build_trainer(run, model)
         incidents = IncidentLog(config.run_path, datasets.train, checkpointer.store.on_first)
-        state = None
-        while state is None:  # again after a rewind
-            state = train_on(run, trainer, checkpointer, datasets, incidents)
-        checkpointer.save(state)
-        checkpointer.finish()
-        return state
+        while not train_on(run, trainer, checkpointer, datasets, incidents):
+            pass  # again after a rewind
+    return watch.status.state
 
 
 def train_on(
@@ -113,30 +127,32 @@ def train_on(
     checkpointer: Checkpointer,
     datasets: Datasets,
     incidents: IncidentLog,
-) -> Optional[TrainState]:
-    """Trains from the newest good checkpoint to the end.
+) -> bool:
+    """Trains from the newest good checkpoint to the end, and saves.
 
     Returns:
-        How far the run has come; None where it must go back and begin again.
+        Whether it came there; else the run must go back and begin again.
 
     Raises:
         UserError: a step is not healthy, and the policy is to stop.
+        StopTraining: the run was asked to stop, and has saved.
     """
-    config = run.config
+    config, watch = run.config, run.watch
     state, rewound = restore(run, checkpointer, trainer, incidents)
     hooks, close = build_hooks(run, trainer, checkpointer, datasets, state)
     stream = JumpingStream(datasets.train, state.jumped_samples)
     batches = _batches(run, trainer.model, stream, state.consumed_samples)
     guard = Guard(config.stability, incidents.record, checkpointer.newest_good_before, rewound)
-    with contextlib.closing(close):
-        try:
+    try:
+        with contextlib.closing(close), saved_at_the_end(checkpointer, state, watch.phases):
+            finish_validation(hooks, close, state, watch.interrupt)
             train(trainer, state, config.training, batches, hooks, guard)
-        except Rewind:
-            return None
-        except Unstable as error:
-            checkpointer.finish()
-            raise UserError(str(error)) from error
-    return state
+    except Rewind:
+        return False
+    except Unstable as error:
+        checkpointer.finish()
+        raise UserError(str(error)) from error
+    return True
 
 
 def check_inputs(config: RunConfig) -> None:
@@ -201,11 +217,13 @@ def open_data(run: Run) -> Datasets:
     jumped = jumped_samples(read_incidents(config.run_path))
     samples = config.training.train_iters * config.training.global_batch_size
     samples += sum(end - first for first, end in jumped)
-    if torch.distributed.get_rank() == 0:
-        # A corpus without a sidecar is read through for its largest id.
-        check_vocabulary(data.prefixes(), run.tokenizer.vocab_size)
-        ensure_index(data, sizes.seq_length, seed, samples)
-    torch.distributed.barrier(group=run.control)
+    with run.watch.phases("data", slow=True):
+        if torch.distributed.get_rank() == 0:
+            # A corpus without a sidecar is read through for its largest id.
+            check_vocabulary(data.prefixes(), run.tokenizer.vocab_size)
+            with run.watch.interrupt.cut_short() as between:
+                ensure_index(data, sizes.seq_length, seed, samples, progress=between)
+        run.watch.interrupt.poll()
     return build_datasets(data, sizes.seq_length, seed, run.tokenizer.eod)
 
 
@@ -213,7 +231,7 @@ def build_model(run: Run) -> ParallelModel:
     """Makes the process groups and this rank's model chunks."""
     config = run.config
     groups = create_process_groups(config.parallel)
-    with timed("built the model"):
+    with timed("built the model"), run.watch.phases("model", slow=True):
         model = parallelize(
             config.model,
             config.parallel,
@@ -229,6 +247,7 @@ def build_model(run: Run) -> ParallelModel:
         *model.transformer_impl,
         config.parallel.describe(groups.dp.size()),
     )
+    run.watch.interrupt.poll()
     return model
 
 
@@ -244,6 +263,7 @@ def build_trainer(run: Run, model: ParallelModel) -> tuple[Trainer, Checkpointer
         config.model.seq_length,
         config.training.micro_batch_size,
         packed=config.data.reset_attention_mask,
+        phases=run.watch.phases,
     )
     checkpointer = Checkpointer(
         config.checkpoints,
@@ -270,10 +290,11 @@ def restore(
         The state, and how often the run has rewound.
     """
     options, rows = run.config.checkpoint, incidents.rows()
-    checkpointer.store.discard(partial(is_abandoned, rows=rows))
-    state = checkpointer.load_newest()
-    if state is None and options.load is not None:
-        state = checkpointer.load_from(Path(options.load), options.load_optimizer)
+    with run.watch.phases("restore", slow=True):
+        checkpointer.store.discard(partial(is_abandoned, rows=rows))
+        state = checkpointer.load_newest()
+        if state is None and options.load is not None:
+            state = checkpointer.load_from(Path(options.load), options.load_optimizer)
     state = state or TrainState()
     state.jumped_samples = merge_ranges(state.jumped_samples + jumped_samples(rows))
     incidents.start_after(state.step)
@@ -281,6 +302,7 @@ def restore(
     # The schedule is a function of the step alone.
     trainer.scheduler.step(state.step - trainer.scheduler.num_steps)
     logger.info("starting after step %d (%d samples)", state.step, state.consumed_samples)
+    run.watch.begin(state, checkpointer)
     return state, len(rewinds(rows))
 
 
@@ -308,11 +330,12 @@ def build_hooks(
     hooks: list[Hook] = []
     if training.eval_interval and datasets.valid is not None:
         valid = partial(_batches, run, trainer.model, datasets.valid, 0, num_workers=0)
-        hooks.append(Validate(trainer, training, valid))
-    hooks += [log, SaveCheckpoints(checkpointer, config.checkpoint)]
+        hooks.append(Validate(trainer, training, valid, run.watch.interrupt))
+    hooks.append(log)
     profiled = training.profile_step_start is not None
     if profiled and torch.distributed.get_rank() in training.profile_ranks:
         hooks.append(Profile(training, config.run_path / "logs", run.device))
+    hooks.append(SaveOrStop(checkpointer, config.checkpoint, training.train_iters, run.watch))
     return hooks, metrics
 
 

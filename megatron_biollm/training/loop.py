@@ -44,6 +44,7 @@ def train(
         action = guard.settle(state, result.action, samples, result.batch_hash)
         guard.remember(state, action, result.loss, result.grad_norm)
         state.advance(samples, trainer.seq_length)
+        trainer.phases.stepped(state.step)
         row = {
             "step": state.step,
             "consumed_samples": state.consumed_samples,

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Optional
 
@@ -18,6 +18,7 @@ from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from megatron_biollm.parallel.parallelize import ParallelModel
 from megatron_biollm.training.loss import summed_loss
 from megatron_biollm.training.optimizer import prepare_update
+from megatron_biollm.training.phases import Phases
 from megatron_biollm.training.stability import Action
 
 Batch = dict[str, torch.Tensor]
@@ -61,6 +62,7 @@ class Trainer:
         seq_length: tokens per sequence.
         micro_batch_size: sequences per forward pass.
         packed: documents of a sequence do not see each other; position ids restart at each.
+        phases: told what this rank is doing.
     """
 
     model: ParallelModel
@@ -69,6 +71,7 @@ class Trainer:
     seq_length: int
     micro_batch_size: int
     packed: bool = False
+    phases: Phases = field(default_factory=Phases)
 
     def train_step(
         self, batches: Iterator[Batch], num_microbatches: int, judge: Optional[Judge] = None
@@ -85,32 +88,51 @@ class Trainer:
             chunk.train()
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        taken = list(itertools.islice(batches, num_microbatches))
-        loss, tokens = self._run(taken, forward_only=False)
+        with self.phases("data"):
+            taken = list(itertools.islice(batches, num_microbatches))
+        with self.phases("forward and backward"):
+            loss, tokens = self._global_mean(self._run(taken, forward_only=False))
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        grad_norm = prepare_update(self.optimizer)
-        action = self._agreed((judge or must_be_finite)(loss, grad_norm))
-        if action is Action.APPLY:
-            self.optimizer.step_with_ready_grads()
+        with self.phases("optimizer"):
+            grad_norm = prepare_update(self.optimizer)
+            action = self._agreed((judge or must_be_finite)(loss, grad_norm))
+            if action is Action.APPLY:
+                self.optimizer.step_with_ready_grads()
         self.scheduler.step(1)
         hashed = self._global_hash(taken)
         return StepResult(loss, tokens, grad_norm, learning_rate, hashed, action)
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterator[Batch], num_microbatches: int) -> float:
-        """Mean loss per token over the next `num_microbatches` of every data-parallel rank."""
+    def evaluate(
+        self,
+        batches: Iterator[Batch],
+        num_microbatches: int,
+        rounds: int = 1,
+        between: Callable[[], None] = lambda: None,
+    ) -> float:
+        """Mean loss per token over the next `num_microbatches` of every rank, `rounds` times.
+
+        The number of rounds does not change a bit of it. `between` is called between them, and
+        may raise.
+        """
         for chunk in self.model.chunks:
             chunk.eval()
-        taken = list(itertools.islice(batches, num_microbatches))
-        return self._run(taken, forward_only=True)[0]
+        outputs = []
+        for number in range(rounds):
+            if number:
+                between()
+            taken = list(itertools.islice(batches, num_microbatches))
+            with self.phases("evaluation"):
+                outputs += self._run(taken, forward_only=True)
+        return self._global_mean(outputs)[0]
 
-    def _run(self, batches: list[Batch], forward_only: bool) -> tuple[float, int]:
+    def _run(self, batches: list[Batch], forward_only: bool) -> list[dict[str, torch.Tensor]]:
         model = self.model
         # Packed documents are one long sequence to core, which wants a batch of one for them.
         rows = 1 if self.packed else self.micro_batch_size
         columns = self.seq_length * (self.micro_batch_size if self.packed else 1)
-        outputs = get_forward_backward_func()(
-            forward_step_func=partial(forward_step, packed=self.packed, groups=model.groups),
+        return get_forward_backward_func()(
+            forward_step_func=self._forward_step,
             # The interleaved schedule asks every chunk for each micro-batch, in its own time.
             data_iterator=[iter(batches) for _ in model.chunks],
             model=model.chunks,
@@ -121,7 +143,12 @@ class Trainer:
             p2p_communicator=P2PCommunicator(model.groups.pp, model.config),
             pg_collection=model.groups,
         )
-        return self._global_mean(outputs)
+
+    def _forward_step(
+        self, batches: Iterator[Batch], chunk: torch.nn.Module
+    ) -> tuple[torch.Tensor, Callable]:
+        self.phases.tick()
+        return forward_step(batches, chunk, self.packed, self.model.groups)
 
     def _agreed(self, action: Action) -> Action:
         """The sternest action of any rank: no rank must go on alone."""

@@ -1,0 +1,136 @@
+"""What watches over a run from its start to its end: requests to stop, status, phases."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+
+from megatron_biollm.checkpoint.sharded import Checkpointer
+from megatron_biollm.config import UserError
+from megatron_biollm.launch.status import RunStatus, read_status
+from megatron_biollm.log import get_logger
+from megatron_biollm.recipes.run_config import RunConfig
+from megatron_biollm.training.interrupt import Interrupt, StopTraining
+from megatron_biollm.training.phases import Phases
+from megatron_biollm.training.signals import StopSignals
+from megatron_biollm.training.state import TrainState
+
+logger = get_logger(__name__)
+
+
+class StatusKeeper:
+    """Keeps `run_dir/status.json` true; rank 0 writes it.
+
+    A refusal is written by whichever rank meets it, since it may be the only one.
+    """
+
+    def __init__(self, config: RunConfig, rank: int) -> None:
+        self.run_path, self.train_iters = config.run_path, config.training.train_iters
+        self.speaks = rank == 0
+        before = read_status(config.run_path)
+        self.step = before.step if before else 0
+        self.committed_step = before.committed_step if before else None
+        self.state = TrainState()
+        self.checkpointer: Optional[Checkpointer] = None
+
+    def follow(self, state: TrainState, checkpointer: Checkpointer) -> None:
+        """From now on step and committed step are those of `state` and `checkpointer`."""
+        self.state, self.checkpointer = state, checkpointer
+        self.committed_step = _good_step(checkpointer)
+        self.write("running")
+
+    def committed(self) -> None:
+        """Writes an entry if a checkpoint has been committed since the last one."""
+        if _good_step(self.checkpointer) != self.committed_step:
+            self.write("running")
+
+    def write(self, state: str, reason: str = "") -> None:
+        """Replaces the entry; that it cannot be written is no reason to end a run."""
+        if self.checkpointer is not None:
+            self.step, self.committed_step = self.state.step, _good_step(self.checkpointer)
+        if not self.speaks and state != "refused":
+            return
+        entry = RunStatus(state, self.step, self.train_iters, self.committed_step, reason)
+        try:
+            entry.write(self.run_path)
+        except OSError as error:
+            logger.warning("status.json cannot be written (%s); it is out of date", error)
+
+    def ended(self) -> None:
+        """Writes the entry of a run whose steps are done."""
+        if self.state.step >= self.train_iters:
+            self.write("finished")
+        else:
+            self.write("stopped", "training.exit_interval")
+
+
+def _good_step(checkpointer: Checkpointer) -> Optional[int]:
+    return checkpointer.good[0] if checkpointer.good else None
+
+
+@dataclass
+class Supervision:
+    """Attributes:
+    interrupt: asked after every step.
+    status: written at every change.
+    phases: what this rank is doing.
+    """
+
+    interrupt: Interrupt
+    status: StatusKeeper
+    phases: Phases = field(default_factory=Phases)
+
+    def begin(self, state: TrainState, checkpointer: Checkpointer) -> None:
+        """The run goes on from `state`.
+
+        Raises:
+            StopTraining: or rather not.
+        """
+        self.phases.resume(state.step)
+        self.status.follow(state, checkpointer)
+        self.interrupt.poll()
+
+
+@contextlib.contextmanager
+def supervised(
+    config: RunConfig, signals: StopSignals, control: torch.distributed.ProcessGroup
+) -> Iterator[Supervision]:
+    """Says in `run_dir/status.json` how the run inside the `with` stands and how it ended.
+
+    A request to stop ends the `with` like its last line. A crash leaves the status at "running".
+    """
+    status = StatusKeeper(config, control.rank())
+    interrupt = Interrupt(signals, config.run_path, control)
+    status.write("running")
+    try:
+        yield Supervision(interrupt, status)
+    except StopTraining as stop:
+        interrupt.done()
+        status.write("stopped", str(stop))
+        logger.info("stopped after step %d; the same command goes on from there", status.step)
+    except UserError as error:
+        status.write("refused", str(error))
+        raise
+    else:
+        status.ended()
+
+
+@contextlib.contextmanager
+def saved_at_the_end(
+    checkpointer: Checkpointer, state: TrainState, phases: Phases
+) -> Iterator[None]:
+    """Saves when the steps inside are done or were asked to stop, and waits for the save."""
+    first = state.step
+    try:
+        yield
+    except StopTraining:
+        with phases("checkpoint", slow=True):
+            if state.step > first:
+                checkpointer.save(state)
+            checkpointer.finish()
+        raise
+    with phases("checkpoint", slow=True):
+        checkpointer.save(state)
+        checkpointer.finish()
