@@ -5,7 +5,7 @@ warnings and errors, and every rank writes all of its lines to its own file unde
 Console output and progress go to stderr, so that stdout holds nothing but a tool's results.
 """
 
-import json
+import contextlib
 import logging
 import math
 import os
@@ -21,7 +21,9 @@ from typing import Any, Optional, TextIO
 
 from tqdm import tqdm
 
+from megatron_biollm.atomic import disk_errors
 from megatron_biollm.config import UserError, option
+from megatron_biollm.rows import RowFile, cut_rows_after
 
 _PACKAGE = "megatron_biollm"
 # Starts of messages: optional kernels that are absent, and core's use of what torch renames.
@@ -268,7 +270,7 @@ class MetricsLogger:
         self, run_dir: Path | str, config: LoggingConfig, resume_step: int = 0, rank: int = 0
     ):
         self.path = Path(run_dir) / "metrics.jsonl"
-        self.file: TextIO | None = None
+        self.rows: RowFile | None = None
         self.last_row: dict | None = None
         self.sinks: list[Callable[[dict], None]] = []
         self.closers: list[Callable[[], None]] = []
@@ -277,21 +279,41 @@ class MetricsLogger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if config.wandb_project is not None:
             self._open_wandb(config)
-        self.last_row = cut_rows_after(self.path, resume_step)
-        self.file = self.path.open("a", encoding="utf-8")
-        self.closers.append(self.file.close)
+        with disk_errors(self.path, "free some disk space and start again"):
+            self.last_row = cut_rows_after(self.path, resume_step)
+            self.rows = RowFile(self.path)
         if config.tensorboard:
             self._open_tensorboard(resume_step)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Writes ``row``, which holds ``step``; numbers that are not finite become null."""
-        if self.file is None:
+        """Writes ``row``, which holds ``step``; numbers that are not finite become null.
+
+        A full disk ends no run: the rows wait in memory, and the log says so.
+        """
+        if self.rows is None:
             return
         plain = {key: _plain(value) for key, value in row.items()}
-        self.file.write(json.dumps(plain) + "\n")
-        self.file.flush()
-        for sink in self.sinks:
-            sink(plain)
+        waited = len(self.rows.waiting)
+        error = self.rows.append(plain)
+        if error is not None and not waited:
+            get_logger(__name__).warning(
+                "%s cannot be written (%s): rows from step %s on wait in memory; free some disk "
+                "space before the run ends", self.path, error.strerror, row["step"]
+            )  # fmt: skip
+        if error is None and waited:
+            get_logger(__name__).info("%s: %d rows that waited are written", self.path, waited)
+        self._to_sinks(plain)
+
+    def _to_sinks(self, row: dict) -> None:
+        for sink in list(self.sinks):
+            try:
+                sink(row)
+            except OSError as error:
+                get_logger(__name__).warning(
+                    "TensorBoard or W&B cannot write (%s) and get no more rows until the next "
+                    "start; metrics.jsonl has them all", error
+                )  # fmt: skip
+                self.sinks.remove(sink)
 
     def lacks(self, step: int, key: str) -> bool:
         """Whether the row of ``step`` is the last one of an earlier start and holds no ``key``,
@@ -301,20 +323,33 @@ class MetricsLogger:
 
     def complete(self, step: int, values: Mapping[str, Any]) -> None:
         """Adds what ``lacks`` found to be absent to the row of ``step``."""
-        if self.file is None:
+        if self.rows is None:
             return
         row = {**self.last_row, **values}
-        self.file.close()
-        cut_rows_after(self.path, step - 1, then=row)
-        self.file = self.path.open("a", encoding="utf-8")
-        self.closers[0] = self.file.close
-        for sink in self.sinks:
-            sink(row)
+        self.rows.close()
+        with disk_errors(self.path, "free some disk space and start again"):
+            cut_rows_after(self.path, step - 1, then=row)
+            self.rows = RowFile(self.path)
+        self._to_sinks(row)
 
     def close(self) -> None:
+        """Closes every sink.
+
+        Raises UserError if rows still wait for room on the disk; they are lost.
+        """
         for close in self.closers:
-            close()
-        self.file, self.sinks, self.closers = None, [], []
+            with contextlib.suppress(OSError):
+                close()
+        rows, self.rows, self.sinks, self.closers = self.rows, None, [], []
+        if rows is None:
+            return
+        error, lost = rows.flush(), [row["step"] for row in rows.waiting]
+        rows.close()
+        if error is not None:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): the rows of steps {lost[0]} to "
+                f"{lost[-1]} are lost; free some disk space"
+            )
 
     def _open_tensorboard(self, resume_step: int) -> None:
         try:
@@ -346,49 +381,6 @@ class MetricsLogger:
         run = wandb.init(project=config.wandb_project, name=name, dir=str(self.path.parent))
         self.sinks.append(lambda row: run.log(_numbers(row), step=row["step"]))
         self.closers.append(run.finish)
-
-
-def read_rows(path: Path | str) -> list[dict]:
-    """The rows of a ``metrics.jsonl``, oldest first; a line torn by a killed writer is left out."""
-    rows = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
-def cut_rows_after(path: Path, step: int, then: dict | None = None) -> dict | None:
-    """Removes the rows of later steps, and torn lines, in one move: a reader sees old or new.
-
-    then: a row for the end, in place of those removed. Gives the last row that was left.
-    """
-    if not path.exists():
-        return None
-    last = None
-    temporary = path.with_name(path.name + ".tmp")
-    with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w") as new:
-        for line in old:
-            row = _row(line)
-            if row is not None and row["step"] <= step:
-                new.write(json.dumps(row) + "\n")
-                last = row
-        if then is not None:
-            new.write(json.dumps(then) + "\n")
-        new.flush()
-        os.fsync(new.fileno())
-    temporary.replace(path)
-    return last
-
-
-def _row(line: str) -> dict | None:
-    """The row of a line; None where a killed writer, or a machine that went down, tore it."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return row if isinstance(row, dict) and "step" in row else None
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

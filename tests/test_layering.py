@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "megatron_biollm"
 
-SERVES_EVERY_ROOM = {"config", "log", "device", "atomic"}
+SERVES_EVERY_ROOM = {"config", "log", "device", "atomic", "rows"}
 
 # The other rooms that a room may import; it always may import itself.
 MAY_IMPORT = {
@@ -33,7 +33,8 @@ ROOMS_MEET_IN = "recipes"
 SERVICES_MAY_IMPORT = {
     "config": set(),
     "atomic": {"config"},
-    "log": {"config"},
+    "rows": set(),
+    "log": {"config", "atomic", "rows"},
     "device": {"config", "log"},
 }
 

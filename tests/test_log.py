@@ -1,6 +1,9 @@
+import contextlib
 import json
 import logging
 import os
+import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,10 +16,10 @@ from megatron_biollm.log import (
     MetricsLogger,
     Progress,
     get_logger,
-    read_rows,
     run_tool,
     setup_logging,
 )
+from megatron_biollm.rows import read_rows
 
 
 def run_python(body: str, **environment: str) -> subprocess.CompletedProcess:
@@ -227,6 +230,40 @@ class TestMetrics:
         metrics.close()
         assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 0.5}]
 
+    def test_a_full_disk_ends_no_run_and_tears_no_row(self, tmp_path, quiet, room_for):
+        metrics = MetricsLogger(tmp_path, quiet)
+        metrics.log({"step": 1, "loss": 2.0})
+        with room_for(5):
+            metrics.log({"step": 2, "loss": 1.5})
+            metrics.log({"step": 3, "loss": 1.4})
+            assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1]
+        metrics.log({"step": 4, "loss": 1.2})
+        metrics.close()
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+
+    def test_rows_that_find_no_room_until_the_end_are_an_error(self, tmp_path, quiet, room_for):
+        metrics = MetricsLogger(tmp_path, quiet)
+        with room_for(5):
+            metrics.log({"step": 7, "loss": 1.5})
+            with pytest.raises(UserError, match="the rows of steps 7 to 7 are lost"):
+                metrics.close()
+        assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+    def test_a_value_that_was_to_come_later_completes_its_row(self, tmp_path, quiet):
+        first = MetricsLogger(tmp_path, quiet)
+        first.log({"step": 1, "loss": 2.0, "validation_loss": None})
+        first.close()
+        second = MetricsLogger(tmp_path, quiet, resume_step=1)
+        assert second.lacks(1, "validation_loss") and not second.lacks(1, "loss")
+        second.complete(1, {"validation_loss": 1.9})
+        second.log({"step": 2, "loss": 1.8})
+        second.close()
+        assert read_rows(tmp_path / "metrics.jsonl") == [
+            {"step": 1, "loss": 2.0, "validation_loss": 1.9},
+            {"step": 2, "loss": 1.8},
+        ]
+
     def test_ranks_other_than_0_write_nothing(self, tmp_path):
         metrics = MetricsLogger(tmp_path / "run", LoggingConfig(), rank=1)
         metrics.log({"step": 1, "loss": 1.0})
@@ -259,6 +296,26 @@ class TestMetrics:
     def test_an_interval_below_one_step_is_refused(self):
         with pytest.raises(UserError, match="logging.log_interval is 0"):
             LoggingConfig(log_interval=0)
+
+
+@pytest.fixture
+def room_for(tmp_path):
+    """Inside the `with`, no file of the process may grow beyond that many bytes past metrics.jsonl;
+    a limit on file size fails a write as a full disk does."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limit = (tmp_path / "metrics.jsonl").stat().st_size + size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited
 
 
 def _installed(module: str) -> bool:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
-from megatron_biollm.log import read_rows
+from megatron_biollm.rows import read_rows
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
