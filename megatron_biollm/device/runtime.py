@@ -79,6 +79,22 @@ class Device:
         if self.kind == "cuda":
             torch.cuda.synchronize()
 
+    def probe_seconds(self) -> float:
+        """Seconds of some small matrix products, best of five: the same work on every device."""
+        size, dtype, repeat = (
+            (2048, torch.bfloat16, 20) if self.kind == "cuda" else (256, torch.float32, 1)
+        )
+        a = torch.ones(size, size, dtype=dtype, device=self.torch_device)
+        best = float("inf")
+        for _ in range(6):  # the first of them warms up
+            self.synchronize()
+            start = time.perf_counter()
+            for _ in range(repeat):
+                a @ a
+            self.synchronize()
+            best = min(best, time.perf_counter() - start)
+        return best
+
     def peak_memory_bytes(self) -> int:
         """Largest memory held so far: allocated CUDA memory, or resident memory on the CPU."""
         if self.kind == "cuda":
