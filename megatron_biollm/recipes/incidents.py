@@ -18,7 +18,8 @@ from typing import Any
 from megatron_biollm.atomic import whole_file
 from megatron_biollm.data.jumps import Ranges, merge_ranges
 from megatron_biollm.data.stream import SampleStream
-from megatron_biollm.log import get_logger, read_rows
+from megatron_biollm.log import get_logger
+from megatron_biollm.rows import read_rows
 from megatron_biollm.training.stability import Incident
 from megatron_biollm.training.state import TrainState
 

@@ -91,7 +91,7 @@ class Trainer:
         with self.phases("data"):
             taken = list(itertools.islice(batches, num_microbatches))
         with self.phases("forward and backward"):
-            loss, tokens = self._global_mean(self._run(taken, forward_only=False))
+            loss, tokens = self._run(taken)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         with self.phases("optimizer"):
             grad_norm = prepare_update(self.optimizer)
@@ -123,10 +123,13 @@ class Trainer:
                 between()
             taken = list(itertools.islice(batches, num_microbatches))
             with self.phases("evaluation"):
-                outputs += self._run(taken, forward_only=True)
+                outputs += self._schedule(taken, forward_only=True)
         return self._global_mean(outputs)[0]
 
-    def _run(self, batches: list[Batch], forward_only: bool) -> list[dict[str, torch.Tensor]]:
+    def _run(self, batches: list[Batch]) -> tuple[float, int]:
+        return self._global_mean(self._schedule(batches, forward_only=False))
+
+    def _schedule(self, batches: list[Batch], forward_only: bool) -> list[dict[str, torch.Tensor]]:
         model = self.model
         # Packed documents are one long sequence to core, which wants a batch of one for them.
         rows = 1 if self.packed else self.micro_batch_size

@@ -36,7 +36,7 @@ def signalled(moment: str) -> Iterator[None]:
         "model": (pretrain, "parallelize", _always),
         "restored": (pretrain, "take_hyperparameters", _always),
         "step": (LogMetrics, "__call__", lambda self, state, row: state.step == int(number)),
-        "evaluation": (Trainer, "_run", _nth_evaluation(int(number or 0))),
+        "evaluation": (Trainer, "_schedule", _nth_evaluation(int(number or 0))),
         "save": (Checkpointer, "_plan", _always),
     }[name]
     with mock.patch.object(place, attribute, _telling(getattr(place, attribute), condition)):
