@@ -24,9 +24,9 @@ def poisoned(what: str, when: str, rank: int = 0) -> Iterator[None]:
 
     run = Trainer._run
 
-    def poisoned_run(self: Any, batches: list, forward_only: bool) -> tuple[float, int]:
-        loss, tokens = run(self, batches, forward_only)
-        if forward_only or not is_the_time(self, batches, when):
+    def poisoned_run(self: Any, batches: list) -> tuple[float, int]:
+        loss, tokens = run(self, batches)
+        if not is_the_time(self, batches, when):
             return loss, tokens
         if what == "spike":
             for buffer in buffers(self):
