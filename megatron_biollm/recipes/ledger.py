@@ -16,9 +16,10 @@ from megatron_biollm.checkpoint.store import read_state
 from megatron_biollm.config import UserError
 from megatron_biollm.data.jumps import JumpingStream, Ranges, merge_ranges, positions_of
 from megatron_biollm.data.stream import SampleStream, build_datasets
-from megatron_biollm.log import Progress, read_rows
+from megatron_biollm.log import Progress
 from megatron_biollm.recipes.incidents import jumped_samples, read_incidents, rewinds
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
+from megatron_biollm.rows import read_rows
 from megatron_biollm.training.step import batch_hash
 
 Row = dict[str, Any]
