@@ -159,7 +159,9 @@ def _draw_timeline(axes: Axes, work: Work, candidate: Candidate, step: Any) -> N
 
 def _draw_pass(axes: Axes, rank: int, span: Span, colour: tuple, edge: float) -> None:
     width = span.end - span.start
-    axes.barh(rank, width, 0.86, span.start, color=colour, edgecolor="white", linewidth=edge)
+    # Without an edge, smoothed sides would let the ground shine through between passes.
+    axes.barh(rank, width, 0.86, span.start, color=colour, edgecolor="white", linewidth=edge,
+              antialiased=edge > 0)  # fmt: skip
 
 
 def _number(axes: Axes, rank: int, span: Span, chunks: int) -> None:

@@ -83,16 +83,16 @@ def text(plan: Plan, top: int) -> str:
 def headline(plan: Plan) -> str:
     """How long it takes and what that is in hours, energy and money."""
     work, gpu, world = plan.question.work, plan.question.gpu, plan.question.world_size
-    run = f"{short(plan.tokens)} tokens on {world} {gpu.name}"
-    nodes = f"{-(-world // gpu.gpus_per_node)} x {gpu.gpus_per_node}"
+    nodes = f"{-(-world // gpu.gpus_per_node)} x {min(world, gpu.gpus_per_node)}"
+    run = f"{short(plan.tokens)} tokens on {world} {gpu.name} ({nodes})"
     lines = []
     if plan.best is None:
-        lines.append(f"{run} ({nodes}): no layout fits; take more GPUs, or larger ones")
+        lines.append(f"{run}: no layout fits; take more GPUs, or larger ones")
     else:
         cost, low, high = _costs(plan, plan.best)
         finish = cost.finish(plan.start).strftime("%Y-%m-%d")
         lines += [
-            f"{run} ({nodes}) take {cost.days:,.0f} days ({low:,.0f}-{high:,.0f}), until {finish} "
+            f"{run} take {cost.days:,.0f} days ({low:,.0f}-{high:,.0f}), until {finish} "
             f"if the run starts on {plan.start:%Y-%m-%d} and never stops",
             _hours(plan, cost),
         ]
