@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from megatron_biollm.config import UserError
+from megatron_biollm.data.document_ids import ID_KEY, id_line
 from megatron_biollm.data.fast_encode import TextEncoder, narrow
 from megatron_biollm.data.lines import Shard, count_lines_before, read_lines, read_rows
 from megatron_biollm.data.long_text import LONG_BYTES, LongText, loads_long
@@ -74,13 +75,15 @@ class Column:
     """Encoded documents of one JSON key and one stream.
 
     tokens: [all tokens]. sequence_lengths: [all sequences]. sequences_per_document: [documents].
-    false_ends: tokens that end a document in its middle.
+    false_ends: tokens that end a document in its middle. names: their own ids, as in
+    `document_ids`.
     """
 
     tokens: np.ndarray
     sequence_lengths: np.ndarray
     sequences_per_document: np.ndarray
     false_ends: int
+    names: bytes = b""
 
 
 @dataclass
@@ -139,32 +142,33 @@ class BatchEncoder:
         texts: dict[tuple[int, int], list[list[str]]] = {
             (key, stream): [] for key in range(len(keys)) for stream in range(streams)
         }
+        names: list[list[bytes]] = [[] for _ in range(streams)]
         bad: list[str] = []
         for offset, record in enumerate(records):
             try:
+                record = record if isinstance(record, dict) else load_line(record)
                 fields = self._texts(record)
             except ValueError as error:
                 bad.append(self._bad(shard, number + offset, error))
                 continue
+            names[(number + offset) % streams].append(id_line(record))
             for key, sentences in enumerate(fields.values()):
                 texts[key, (number + offset) % streams].append(sentences)
         size = sum(len(record) for record in records) if shard.kind != "rows" else 0
         count = len(records)
         records.clear()  # a document of 200 MB is held once
         columns = {place: self._column(documents) for place, documents in texts.items()}
+        for (_, stream), column in columns.items():
+            column.names = b"".join(names[stream])
         return EncodedBatch(columns, count, size, bad)
 
     def _records(self, shard: Shard, block: Optional[bytes]) -> Iterator[list[Any]]:
         if shard.kind == "rows":
-            return read_rows(shard, self.options.json_keys)
+            return read_rows(shard, self.options.json_keys, [ID_KEY])
         return read_lines(shard, block)
 
-    def _texts(self, record: Any) -> dict[str, list[str]]:
-        keys = self.options.json_keys
-        if isinstance(record, dict):
-            fields = {key: _checked(record, key) for key in keys}
-        else:
-            fields = parse_line(record, keys)
+    def _texts(self, record: dict[str, Any]) -> dict[str, list[str]]:
+        fields = {key: _checked(record, key) for key in self.options.json_keys}
         if self.refused or self.split:
             fields = {key: list(map(str, texts)) for key, texts in fields.items()}
         if self.refused:
@@ -224,13 +228,19 @@ def parse_line(line: bytes | bytearray, json_keys: list[str]) -> dict[str, list[
         ValueError: saying what is wrong with the line: not UTF-8, not a JSON object, a key is
             missing or holds something else than text.
     """
+    value = load_line(line)
+    return {key: _checked(value, key) for key in json_keys}
+
+
+def load_line(line: bytes | bytearray) -> dict[str, Any]:
+    """The object of one JSON line. Raises ValueError as `parse_line`."""
     try:
         value = orjson.loads(line) if len(line) < LONG_BYTES else loads_long(line)
     except orjson.JSONDecodeError:
         value = _loads(line)  # takes what orjson refuses and Python does not, as Megatron-LM does
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is expected, not {type(value).__name__}")
-    return {key: _checked(value, key) for key in json_keys}
+    return value
 
 
 def _loads(line: bytes | bytearray) -> Any:

@@ -11,6 +11,7 @@ from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, Indexe
 
 from megatron_biollm.atomic import disk_errors, sync_file, temporary_name
 from megatron_biollm.config import UserError
+from megatron_biollm.data.document_ids import write_ids
 from megatron_biollm.data.layout import check_index, read_layout
 from megatron_biollm.data.sidecar import file_digests, read_sidecar, write_sidecar
 
@@ -102,11 +103,15 @@ class IndexedWriter:
                 sync_file(self.temporary + suffix)
         return self.temporary
 
-    def commit(self, sidecar: dict[str, Any] | None = None) -> None:
-        """Gives finished files their names. The .idx comes last: without it there is no corpus."""
+    def commit(self, sidecar: dict[str, Any] | None = None, ids_of: Iterable[str] = ()) -> None:
+        """Gives finished files their names. The .idx comes last: without it there is no corpus.
+
+        ids_of: corpora whose documents' ids, one after another, are those of this one.
+        """
         with self._disk_errors():
             Path(f"{self.prefix}.idx").unlink(missing_ok=True)
             Path(f"{self.temporary}.bin").replace(f"{self.prefix}.bin")
+            write_ids(list(ids_of), self.prefix, Path(f"{self.temporary}.ids"))
             write_sidecar(self.prefix, sidecar)
             Path(f"{self.temporary}.idx").replace(f"{self.prefix}.idx")
         self.committed = True
@@ -117,7 +122,7 @@ class IndexedWriter:
             return
         with contextlib.suppress(OSError):  # a full disk fails again when the last bytes go out
             self.builder.data_file.close()
-        for suffix in (".bin", ".idx"):
+        for suffix in (".bin", ".idx", ".ids"):
             Path(self.temporary + suffix).unlink(missing_ok=True)
 
     def _disk_errors(self) -> contextlib.AbstractContextManager:
@@ -145,7 +150,7 @@ def merge(prefixes: Iterable[str], output_prefix: str) -> None:
         for prefix in prefixes:
             writer.add_prefix(prefix)
         writer.finish()
-        writer.commit(_merged(sidecars, writer.temporary) if all(sidecars) else None)
+        writer.commit(_merged(sidecars, writer.temporary) if all(sidecars) else None, prefixes)
 
 
 def _check_one_tokenizer(prefixes: list[str], sidecars: list[dict[str, Any] | None]) -> None:

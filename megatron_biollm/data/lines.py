@@ -11,7 +11,7 @@ import glob
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
@@ -97,8 +97,10 @@ def read_lines(shard: Shard, block: Optional[bytes] = None) -> Iterator[list[byt
             yield from _split(_range_chunks(file, shard.start, shard.end))
 
 
-def read_rows(shard: Shard, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a Parquet row group, in batches.
+def read_rows(
+    shard: Shard, columns: list[str], optional: Sequence[str] = ()
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a Parquet row group, in batches. optional: columns to read if they are there.
 
     Raises:
         UserError: the file is damaged or has no such column.
@@ -110,7 +112,9 @@ def read_rows(shard: Shard, columns: list[str]) -> Iterator[list[dict[str, Any]]
                 f"{shard.file} has no column {', '.join(sorted(missing))}; it has "
                 f"{', '.join(file.schema_arrow.names)}: name one of them with --json-keys"
             )
-        batches = file.iter_batches(512, row_groups=[shard.start], columns=columns)
+        more = [name for name in optional if name in file.schema_arrow.names]
+        wanted = list(dict.fromkeys([*columns, *more]))
+        batches = file.iter_batches(512, row_groups=[shard.start], columns=wanted)
         for batch in batches:
             yield batch.to_pylist()
 

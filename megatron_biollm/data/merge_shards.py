@@ -1,4 +1,4 @@
-"""Finished shards into PREFIX.bin and PREFIX.idx: a stream, in the order of the input."""
+"""Finished shards into PREFIX.bin, .idx and .ids: a stream, in the order of the input."""
 
 import contextlib
 import hashlib
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from megatron_biollm.atomic import sync_file
+from megatron_biollm.data.document_ids import commit_ids
 from megatron_biollm.data.index_file import write_index
 from megatron_biollm.data.shards import PARTS, Seal, StreamSeal, WorkFolder, damaged
 from megatron_biollm.data.sidecar import write_sidecar
@@ -44,7 +45,9 @@ class Merger:
 
     def __init__(self, folder: WorkFolder, key: int, streams: int, dtype: np.dtype):
         self.folder, self.key, self.streams, self.dtype = folder, key, streams, np.dtype(dtype)
-        self.bin, self.idx = (folder.path / f"merged.{key}.{end}" for end in ("bin", "idx"))
+        self.bin, self.idx, self.ids = (
+            folder.path / f"merged.{key}.{end}" for end in ("bin", "idx", "ids")
+        )
         self.digest = hashlib.sha256()
         self.file = self.bin.open("wb")
         self.shards: list[tuple[str, int]] = []
@@ -70,11 +73,14 @@ class Merger:
             for name, stream in ordered:
                 self._append_stream(name, stream, Seal.read(self.folder.seal_path(name)).streams)
         self.file.close()
-        lengths, documents = (
+        lengths, documents, names = (
             [self.folder.file(name, stream, part) for name, stream in ordered] for part in PARTS[1:]
         )
         index = write_index(self.idx, self.dtype, lengths, documents)
-        for path in (self.bin, self.idx):
+        with self.ids.open("wb") as file:
+            for path in names:
+                file.write(path.read_bytes())
+        for path in (self.bin, self.idx, self.ids):
             sync_file(path)
         return {"bin": self.digest.hexdigest(), "idx": index}
 
@@ -95,6 +101,7 @@ class Merger:
         """Gives the files their names. The .idx comes last: without it there is no corpus."""
         Path(f"{prefix}.idx").unlink(missing_ok=True)
         self.bin.replace(f"{prefix}.bin")
+        commit_ids(self.ids, prefix)
         write_sidecar(prefix, sidecar)
         self.idx.replace(f"{prefix}.idx")
 

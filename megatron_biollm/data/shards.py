@@ -2,9 +2,9 @@
 
 A shard is named by a digest of all that decides its bytes: its place in its file, the file's size,
 time and a sample of its content, the tokenizer and the options. So a rerun after a kill takes what
-is finished, and never what was made from something else. Its files (ids, sequence lengths, and
-sequences per document of each JSON key and stream) come first and its seal, a JSON file with their
-checksums, comes last.
+is finished, and never what was made from something else. Its files (ids, sequence lengths,
+sequences per document and names of documents of each JSON key and stream) come first and its seal,
+a JSON file with their checksums, comes last.
 """
 
 import contextlib
@@ -24,15 +24,19 @@ from megatron_biollm.config import UserError
 from megatron_biollm.data.encode import Column, EncodedBatch
 from megatron_biollm.data.lines import Shard
 
-_VERSION = 1  # of the files in the folder
+_VERSION = 2  # of the files in the folder
 _SAMPLE_BYTES = 1 << 16
 _TOLD_BAD_LINES = 20  # per shard; all are counted
-PARTS = ("ids", "lengths", "documents")
+PARTS = ("ids", "lengths", "documents", "names")
 
 
 @dataclass
 class StreamSeal:
-    """One JSON key and stream of a shard. checksums: CRC-32 of its files, as in `PARTS`."""
+    """One JSON key and stream of a shard.
+
+    name_bytes: of the lines with the documents' own ids. checksums: CRC-32 of its files, as in
+    `PARTS`.
+    """
 
     documents: int = 0
     empty_documents: int = 0
@@ -40,7 +44,8 @@ class StreamSeal:
     tokens: int = 0
     max_token_id: int = -1
     false_ends: int = 0
-    checksums: list[int] = field(default_factory=lambda: [0, 0, 0])
+    name_bytes: int = 0
+    checksums: list[int] = field(default_factory=lambda: [0] * len(PARTS))
 
     def include(self, other: "StreamSeal") -> None:
         """Adds another stream's counts; checksums do not add up."""
@@ -54,6 +59,7 @@ class StreamSeal:
         self.sequences += len(column.sequence_lengths)
         self.tokens += len(column.tokens)
         self.false_ends += column.false_ends
+        self.name_bytes += len(column.names)
         if len(column.tokens):
             self.max_token_id = max(self.max_token_id, int(column.tokens.max()))
         self.checksums = [
@@ -127,10 +133,10 @@ class WorkFolder:
         files = [self.file(seal.name, stream, part) for part in PARTS]
         if not all(file.is_file() for file in files):
             return False
-        ids, lengths, documents = (file.stat().st_size for file in files)
+        sizes = [file.stat().st_size for file in files]
         itemsize = np.dtype(json.loads(self.identity)[1]["dtype"]).itemsize
-        expected = (counts.tokens * itemsize, counts.sequences * 4, counts.documents * 4)
-        return (ids, lengths, documents) == expected
+        expected = [counts.tokens * itemsize, counts.sequences * 4, counts.documents * 4]
+        return sizes == [*expected, counts.name_bytes]
 
 
 def file_identity(file: str) -> str:
@@ -179,6 +185,7 @@ def _write(files: list[Any], seal: StreamSeal, column: Column) -> None:
         column.sequences_per_document.astype("<i4"),
     )
     parts = [memoryview(array).cast("B") if len(array) else b"" for array in arrays]
+    parts.append(column.names)
     for file, part in zip(files, parts, strict=True):
         file.write(part)
     seal.add(column, parts)
