@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_biollm.atomic import whole_file
+from megatron_biollm.data.document_ids import DocumentIds
 from megatron_biollm.data.jumps import Ranges, merge_ranges
 from megatron_biollm.data.stream import SampleStream
 from megatron_biollm.log import get_logger
@@ -123,15 +124,18 @@ class IncidentLog:
 
 
 def sample_documents(stream: SampleStream, ranges: Ranges) -> Iterator[Row]:
-    """position, source, documents: of every sample of the ranges."""
+    """Every sample of the ranges: position, source (a prefix), documents (the numbers of its
+    sequences), and ids (the documents' own, in the same order) where the corpus has them.
+    """
+    ids = {source.prefix: DocumentIds.open(source.prefix) for source in stream.sources}
     for first, end in ranges:
         for position in range(first, end):
             place = stream.provenance(position)
-            yield {
-                "position": position,
-                "source": place["source"],
-                "documents": place["documents"],
-            }
+            sample = {name: place[name] for name in ("source", "documents")}
+            known = ids[place["source"]]
+            if known is not None:
+                sample["ids"] = [known.of_sequence(number) for number in place["documents"]]
+            yield {"position": position, **sample}
 
 
 def _plain(incident: Incident) -> Row:
