@@ -21,6 +21,7 @@ setup(
             "model/presets/*.yaml",
             "planner/*.yaml",
             "tokenizer/*.json",
+            "launch/*.sh",
             "corpus/page/*.j2",
             "corpus/page/*.css",
             "corpus/deidentify/data/*",

@@ -1,24 +1,30 @@
-"""A real SLURM cluster of two nodes on this machine, for tests; nothing outside its folder.
+"""A real SLURM cluster of a few nodes on this machine, for tests; nothing outside its folder.
 
 Needs root and Debian's packages slurm-wlm and munge.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "squeue")
 
+# cred_expire is also how long a requeued job waits (120 s by default).
 CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -35,10 +41,9 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldPidFile={folder}/slurmctld.pid
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=8000
-PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=8000\n"
 
 
 def missing() -> str | None:
@@ -52,36 +57,65 @@ def missing() -> str | None:
 class Cluster:
     """Started by `with`; `environment` is what programs need in order to find it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, nodes: int = 2):
         self.folder = folder
+        self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _path()}
 
     def __enter__(self) -> "Cluster":
         folder, host = self.folder, socket.gethostname()
         (folder / "state").mkdir(parents=True)
-        config = CONFIG.format(host=host, folder=folder, ports=_free_ports(3))
+        ports = _free_ports(1 + len(self.nodes))
+        config = CONFIG.format(host=host, folder=folder, ports=ports, nodes=",".join(self.nodes))
+        for name, port in zip(self.nodes, ports[1:], strict=True):
+            config += NODE.format(name=name, host=host, port=port)
         (folder / "slurm.conf").write_text(config)
-        self._run("mungekey", "--create", f"--keyfile={folder}/munge.key")
+        self.run("mungekey", "--create", f"--keyfile={folder}/munge.key")
         # munge refuses keys and sockets below folders that others may write to.
-        self._run(
+        self.run(
             "munged", "--force", f"--key-file={folder}/munge.key",
             f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
             f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed",
         )  # fmt: skip
-        self._run("slurmctld")
-        for node in ("n1", "n2"):
-            self._run("slurmd", "-N", node)
+        self.run("slurmctld")
+        for node in self.nodes:
+            self.start_node(node)
         self._wait_for_nodes()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run("scancel", "--user=root", check=False)
-        for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "munged"):
+        self.run("scancel", "--user=root", check=False)
+        for name in (*(f"slurmd-{node}" for node in self.nodes), "slurmctld", "munged"):
             pid = self.folder / f"{name}.pid"
             if pid.exists():
                 subprocess.run(["kill", "-9", pid.read_text().strip()], check=False)
 
-    def _run(self, *command: str, check: bool = True) -> str:
+    def start_node(self, node: str) -> None:
+        """Starts a node's daemon."""
+        self.run("slurmd", "-N", node)
+
+    def kill_node(self, node: str) -> None:
+        """Kills a node's daemon and all that its jobs run there, as a power cut does."""
+        os.kill(int((self.folder / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SLURMD_NODENAME") == node:
+                    process.kill()
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
+        """Waits until `condition()` holds.
+
+        Raises:
+            TimeoutError: with what the queue shows by then.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(self.run("scontrol", "--oneliner", "show", "job", check=False))
+            time.sleep(0.2)
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """The output of a command that finds the cluster."""
         done = subprocess.run(
             command, env=os.environ | self.environment, capture_output=True, text=True
         )
@@ -91,8 +125,8 @@ class Cluster:
 
     def _wait_for_nodes(self) -> None:
         for _ in range(60):
-            states = self._run("sinfo", "-N", "-h", "-o", "%t", check=False).split()
-            if states == ["idle", "idle"]:
+            states = self.run("sinfo", "-N", "-h", "-o", "%t", check=False).split()
+            if states == ["idle"] * len(self.nodes):
                 return
             time.sleep(0.5)
         raise RuntimeError(f"the nodes do not come up: {states}; logs in {self.folder}")
