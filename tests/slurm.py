@@ -99,8 +99,13 @@ class Cluster:
         os.kill(int((self.folder / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("SLURMD_NODENAME") == node:
+                if self._is_job_of(node, process.environ()):
                     process.kill()
+
+    def _is_job_of(self, node: str, environment: dict[str, str]) -> bool:
+        """Other clusters of this machine have nodes of the same name."""
+        own = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+        return own and environment.get("SLURMD_NODENAME") == node
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
         """Waits until `condition()` holds.
