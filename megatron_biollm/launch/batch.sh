@@ -103,7 +103,11 @@ requeue() {
     say "not requeued (slurm.requeue=false): the next job of the chain goes on"
     return
   fi
-  scontrol requeue "$SLURM_JOB_ID"
+  # The controller may be away for a moment, and the run would end with it.
+  for pause in 5 30 60 0; do
+    scontrol requeue "$SLURM_JOB_ID" && break
+    sleep "$pause"
+  done
   [ -z "$1" ] || scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$1${never:+,$never}"
   [ "$2" = 0 ] || scontrol update JobId="$SLURM_JOB_ID" StartTime="now+$2"
 }
