@@ -68,7 +68,7 @@ def blame(logs: str | Path) -> dict[str, str]:
     """Nodes that an attempt failed on, by what each of them left in the attempt's log folder.
 
     A node is blamed if one of its ranks died of a signal that no peer causes, or if its torchrun
-    clearly failed first. A failure that shows on half of the nodes or more is not theirs.
+    clearly failed first. A failure that shows on more than half of the nodes is not theirs.
 
     Args:
         logs: holds `node_<name>.exit` (status and time of torchrun's end) and `node_<name>.log`.

@@ -15,7 +15,7 @@ from megatron_biollm.atomic import temporary_name
 
 LOCK = "lock.json"
 # A holder without a job says that it lives by touching the file.
-TOUCH_S, STALE_S = 30.0, 180.0
+STALE_S = 180.0
 
 
 @dataclass(frozen=True)

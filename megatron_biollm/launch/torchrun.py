@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,9 @@ from megatron_biollm.launch.history import read_history
 # it, as the trainers do.
 KEEP_TORCHRUN_ALIVE = "trap '' USR1; exec \"$@\""
 LONG_S = 10**6
+# How often a launcher looks up, and how long the other hosts may take to end when the first one
+# has seen the run stop.
+LOOK_S, END_TOGETHER_S = 5.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,14 @@ def _one_attempt(
     started: float,
 ) -> Decision:
     if hosts.node_rank:
-        return _follow(run_until_over(hosts.command(program), say), attempt, limits, started)
+        wanted = partial(_goes_on, attempt.run_dir, started, END_TOGETHER_S)
+        status = run_until_over(hosts.command(program), say, wanted)
+        return _follow(status, attempt, limits, started)
     decision = before_start(attempt, limits, lock.running_jobs())
     if decision.action != "start":
         return decision
     say(decision.reason)
-    status = run_until_over(hosts.command(program), say, lambda: lock.touch(attempt.run_dir))
+    status = run_until_over(hosts.command(program), say, partial(lock.touch, attempt.run_dir))
     return after_end(attempt, Ended(status, seconds_left=LONG_S), limits)
 
 
@@ -123,17 +129,35 @@ def _follow(status: int, attempt: Attempt, limits: Limits, started: float) -> De
     """What a further host does: as the first one, whose decisions are in the run's history."""
     if status == 0:
         return Decision("stop", "ended without an error")
-    stop = read_history(attempt.run_dir).stop
-    if stop and datetime.fromisoformat(stop["time"]).timestamp() >= int(started):
+    if not _goes_on(attempt.run_dir, started):
+        stop = read_history(attempt.run_dir).stop or {}
         return Decision("refuse", str(stop.get("reason")))
     action = "again" if attempt.repeat < limits.max_restarts else "requeue"
     return Decision(action, f"torchrun ended with status {status}", AGAIN_DELAY_S)
 
 
+def _goes_on(run_dir: Path, since: float, grace: float = 0.0) -> bool:
+    """Whether the first host has not stopped the run since a time, or only just."""
+    stop = read_history(run_dir).stop
+    if stop is None:
+        return True
+    when = datetime.fromisoformat(stop["time"]).timestamp()
+    return when < int(since) or time.time() - when < grace
+
+
 def run_until_over(
-    command: list[str], say: Callable[[str], None], alive: Callable[[], None] = lambda: None
+    command: list[str], say: Callable[[str], None], look: Callable[[], object]
 ) -> int:
-    """Runs torchrun, passes requests to stop on to its ranks, and calls `alive` now and then."""
+    """Runs torchrun and passes requests to stop on to its ranks.
+
+    Args:
+        command: torchrun's.
+        say: tells people.
+        look: called now and then; False ends torchrun.
+
+    Returns:
+        torchrun's exit status.
+    """
     process = subprocess.Popen(
         ["bash", "-c", KEEP_TORCHRUN_ALIVE, "node", *command], start_new_session=True
     )
@@ -146,9 +170,11 @@ def run_until_over(
     try:
         while True:
             try:
-                return process.wait(timeout=lock.TOUCH_S)
+                return process.wait(timeout=LOOK_S)
             except subprocess.TimeoutExpired:
-                alive()
+                if look() is False:
+                    say("the first host has ended the run")
+                    process.terminate()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
