@@ -68,6 +68,7 @@ def content_to_load(model: ParallelModel, optimizer: MegatronOptimizer, kind: st
 
 def content_to_save(model: ParallelModel, optimizer: MegatronOptimizer, kind: str) -> dict:
     """What core is to write: the live tensors themselves, or aliases of their memory."""
+    model.bring_up_to_date()
     content = model_content(model)
     with _without_gathering(optimizer):
         state = optimizer.sharded_state_dict(content, is_loading=False, metadata=sharding(kind))

@@ -45,6 +45,18 @@ class ParallelModel:
         wrapped = DistributedDataParallel
         return [c.module if isinstance(c, wrapped) else c for c in self.chunks]
 
+    def bring_up_to_date(self) -> None:
+        """Gathers the weights where `parallel.overlap_param_gather` leaves that to the next step.
+
+        Until then every rank has updated the part alone whose optimizer state it owns. To be called
+        by all ranks before anything but a training step reads the weights.
+        """
+        for chunk in self.chunks:
+            if isinstance(chunk, DistributedDataParallel) and (
+                chunk.ddp_config.overlap_param_gather
+            ):
+                chunk.start_param_sync(force_sync=True)
+
     @property
     def is_first_stage(self) -> bool:
         """This rank reads tokens."""

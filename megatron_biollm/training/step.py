@@ -115,6 +115,7 @@ class Trainer:
         The number of rounds does not change a bit of it. `between` is called between them, and
         may raise.
         """
+        self.model.bring_up_to_date()
         for chunk in self.model.chunks:
             chunk.eval()
         outputs = []

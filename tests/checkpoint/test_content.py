@@ -133,3 +133,31 @@ def test_the_bucket_layout_depends_on_the_degrees_and_not_on_data_parallelism(wo
     plain = world.run(1, layout_of, {"use_distributed_optimizer": False})
     assert len({one, *tensor, *pipeline, *plain}) == 6
     assert plain[0][0] == ""
+
+
+def weights_and_main_parameters():
+    """The saved weights of a rank, and the parameters that its optimizer owns, by key and place."""
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedTensor
+
+    overlap = {"overlap_grad_reduce": True, "overlap_param_gather": True}
+    run = SmallRun(parallel=overlap, steps=2)
+    trainer = build_trainer(run)
+    train_steps(trainer, run)
+    content = content_to_save(trainer.model, trainer.optimizer, RESHARDABLE)
+    items = [i for i in nested_values(content) if isinstance(i, ShardedTensor)]
+    weights = {i.key: i.data.clone() for i in items if not i.key.startswith("optimizer.")}
+    owned = [i for i in items if i.key.startswith("optimizer.state.param.")]
+    places = [(i.key, i.global_shape, i.global_slice(), i.data.clone()) for i in owned]
+    return weights, places
+
+
+def test_weights_that_are_gathered_in_the_next_step_are_saved_as_they_are_now(world):
+    shares = world.run(2, weights_and_main_parameters)
+    main = assembled([places for _, places in shares])
+    for weights, _ in shares:
+        for key, values in weights.items():
+            if f"optimizer.state.param.{key}" in main and "layers" not in key:
+                assert torch.equal(values, main[f"optimizer.state.param.{key}"]), key
+    first, second = (weights for weights, _ in shares)
+    assert all(torch.equal(first[key], second[key]) for key in first)
