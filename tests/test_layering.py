@@ -52,6 +52,7 @@ CORE_FILES = {
     "training/step.py",
     "checkpoint/content.py",
     "checkpoint/sharded.py",
+    "checkpoint/writer.py",
     "generation/forward.py",
 }
 

@@ -23,6 +23,7 @@ from megatron.core.dist_checkpointing.mapping import (
     ShardedTensor,
     ShardedTensorFactory,
     apply_factories,
+    is_main_replica,
 )
 from megatron.core.optimizer import DistributedOptimizer, MegatronOptimizer, distrib_optimizer
 
@@ -78,6 +79,12 @@ def content_to_save(model: ParallelModel, optimizer: MegatronOptimizer, kind: st
         if isinstance(item, ShardedTensor):
             item.data = with_own_storage(item.data)
     return content
+
+
+def bytes_to_write(content: dict[str, Any]) -> int:
+    """What this rank would write of it, were the writing not shared among copies."""
+    items = [item for item in nested_values(content) if isinstance(item, ShardedTensor)]
+    return sum(item.data.nbytes for item in items if is_main_replica(item.replica_id))
 
 
 def with_own_storage(tensor: torch.Tensor) -> torch.Tensor:

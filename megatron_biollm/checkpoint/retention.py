@@ -22,6 +22,19 @@ def steps_to_delete(steps: Iterable[int], keep_last: int, keep_every: int) -> li
     return [step for step in old if not (keep_every and step % keep_every == 0)]
 
 
+def fast_to_delete(steps: Iterable[int], newest_reshardable: int, keep_last_fast: int) -> list[int]:
+    """Steps whose fast checkpoints retention removes: whoever needs one takes a newer one.
+
+    Args:
+        steps: of the committed fast checkpoints.
+        newest_reshardable: step of the newest checkpoint for any layout, or -1.
+        keep_last_fast: how many of the newest to keep, at least 1.
+    """
+    ordered = sorted(steps)
+    worthless = [step for step in ordered if step < newest_reshardable]
+    return worthless + ordered[len(worthless) : -keep_last_fast]
+
+
 def check_disk_space(directory: Path, needed: int) -> None:
     """Refuses to start a save that the disk cannot hold.
 
@@ -42,7 +55,9 @@ def check_disk_space(directory: Path, needed: int) -> None:
 
 
 def most_at_once(config: CheckpointConfig, first_step: int, train_iters: int) -> int:
-    """The largest number of checkpoints on the disk at any time of a run.
+    """The largest number of checkpoints on the disk at any time of a run, fast ones included.
+
+    Fast ones are as large as the others: they differ in how the same values are cut.
 
     Args:
         config: when to save and what to keep.
@@ -53,8 +68,18 @@ def most_at_once(config: CheckpointConfig, first_step: int, train_iters: int) ->
     steps = {first_step, train_iters, *range(interval, train_iters + 1, interval)}
     steps = {step for step in steps if step >= first_step}
     deleted = steps_to_delete(steps, config.keep_last, config.keep_every)
-    # One more than is kept: the new one is committed before the oldest goes.
-    return len(steps) - len(deleted) + (1 if deleted else 0)
+    # One more than is kept: the new one is committed before the oldest goes, and so do the fast
+    # ones before it.
+    reshardable = len(steps) - len(deleted) + (1 if deleted else 0)
+    return reshardable + min(_fast_between(config, interval), config.keep_last_fast)
+
+
+def _fast_between(config: CheckpointConfig, interval: int) -> int:
+    """The most fast saves between two others that are `interval` steps apart."""
+    if not config.fast_save_interval:
+        return 0
+    whole, rest = divmod(interval, config.fast_save_interval)
+    return whole if rest else whole - 1
 
 
 def forecast(needed: int, count: int, free: int) -> tuple[str, bool]:

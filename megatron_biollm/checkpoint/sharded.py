@@ -16,35 +16,25 @@ What is safe when loading a checkpoint from somebody else:
   Hugging Face folders with safetensors hold no pickles at all: `tools/convert_checkpoint.py`.
 """
 
-import inspect
 import json
-import os
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
-from unittest import mock
 
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
-from megatron.core.dist_checkpointing.dict_utils import nested_values
-from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
-from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
-from megatron.core.dist_checkpointing.strategies import filesystem_async
-from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue, AsyncRequest
-from megatron.core.dist_checkpointing.strategies.fully_parallel import (
-    FullyParallelSaveStrategyWrapper,
-)
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint import CheckpointException
 
 from megatron_biollm.checkpoint import verify
+from megatron_biollm.checkpoint.commit import Save, SaveFailed
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.content import (
     bucket_layout,
+    bytes_to_write,
     chunk_names,
     content_to_load,
     content_to_save,
@@ -59,8 +49,8 @@ from megatron_biollm.checkpoint.formats import (
     why_unfit,
 )
 from megatron_biollm.checkpoint.retention import gigabytes
-from megatron_biollm.checkpoint.store import CheckpointStore, Save, gather, read_state
-from megatron_biollm.checkpoint.write_results import WriteResults, write_guarded
+from megatron_biollm.checkpoint.store import CheckpointStore, read_state
+from megatron_biollm.checkpoint.writer import Planner, RankWriter, reason
 from megatron_biollm.config import UserError
 from megatron_biollm.log import get_logger
 from megatron_biollm.parallel.parallelize import ParallelModel
@@ -98,10 +88,10 @@ class Checkpointer:
         train_iters: Optional[int] = None,
     ) -> None:
         self.store = CheckpointStore(directory, config, control, write_sidecars, train_iters)
-        self.config = config
+        self.commits, self.config = self.store.commits, config
         self.model, self.optimizer = model, optimizer
         self.check_sidecars = check_sidecars
-        self.queue = AsyncCallsQueue(persistent=False)
+        self.planner = Planner(model.groups.dp_cp, config.fully_parallel_save)
         self.saving: Optional[Save] = None
         # Step and format of the checkpoint that is known to be good; others may be damaged.
         self.good: Optional[tuple[int, Format]] = None
@@ -110,7 +100,12 @@ class Checkpointer:
     def buckets(self) -> Buckets:
         """Where the parameters lie, for fast checkpoints; asked for by all ranks at once."""
         mine = bucket_layout(self.model, self.optimizer)
-        return buckets_of_world(gather(mine, self.store.control))
+        return buckets_of_world(self.store.ranks.gather(mine))
+
+    @property
+    def committed_step(self) -> Optional[int]:
+        """Step of the newest checkpoint that this run has committed or gone on from."""
+        return None if self.good is None else self.good[0]
 
     def save(self, state: TrainState, reshardable: bool = True) -> None:
         """Writes the checkpoint of `state`; in the background if the config says so.
@@ -121,48 +116,71 @@ class Checkpointer:
                 lie on the ranks.
 
         Raises:
-            UserError: the disk cannot hold it or a write failed; nothing half-written stays.
+            SaveFailed: the disk cannot hold it or a write failed; nothing half-written stays.
         """
-        self.finish()
+        self.settle()
         wanted = self.buckets.format(reshardable)
         if self.good in ((state.step, wanted), (state.step, Format())):
             return
         content = content_to_save(self.model, self.optimizer, wanted.kind)
-        needed = _global_bytes(content, self.store.control)
+        needed = self.store.ranks.sum(bytes_to_write(content)) + OVERHEAD_BYTES
         self.saving = self.store.begin(state, wanted, needed)
         with self._nothing_half_written():
-            self.queue.schedule_async_request(self._plan(content))
+            self.saving.writer = self._plan(content)
+            self.commits.start_writing(self.saving)
         if not self.config.async_save:
             self.finish()
 
-    def poll(self) -> None:
+    def poll(self) -> bool:
         """Moves a background save on; call once a step, on every rank.
 
+        Returns:
+            Whether a checkpoint has been committed by it.
+
         Raises:
-            UserError: the save failed; nothing half-written stays.
+            SaveFailed: the save failed; nothing half-written stays.
         """
-        if self.saving is None:
-            return
+        save = self.saving
+        if save is None:
+            return False
         with self._nothing_half_written():
-            if self.saving.digesting is not None:
-                if self.store.is_digested(self.saving):
-                    self._commit()
-            elif self.queue.maybe_finalize_async_calls():
-                self.store.start_digests(self.saving)
+            if save.is_collected:
+                return self.commits.is_committed(save) and self._remember(save)
+            if not self.commits.is_writing(save):
+                self.commits.collect(save)
+        return False
 
     def finish(self) -> None:
         """Waits for a background save and commits it.
 
         Raises:
-            UserError: the save failed; nothing half-written stays.
+            SaveFailed: the save failed; nothing half-written stays.
         """
-        if self.saving is None:
-            return
-        with self._nothing_half_written():
-            if self.saving.digesting is None:
-                self.queue.maybe_finalize_async_calls(blocking=True)
-                self.store.start_digests(self.saving)
-            self._commit()
+        save = self.saving
+        if save is not None:
+            with self._nothing_half_written():
+                if not save.is_collected:
+                    self.commits.collect(save)
+                self.commits.is_committed(save, wait=True)
+                self._remember(save)
+        self.commits.wait()
+
+    def settle(self) -> None:
+        """As `finish`, but a failure ends the run only if `on_save_failure` wants it so.
+
+        Raises:
+            SaveFailed: the save failed, and the run is to stop.
+        """
+        try:
+            self.finish()
+        except SaveFailed as error:
+            if self.config.on_save_failure == "stop":
+                raise
+            logger.error("%s. Going on without it (checkpoint.on_save_failure=continue)", error)
+
+    def _remember(self, save: Save) -> bool:
+        self.good, self.saving = (save.state.step, save.format), None
+        return True
 
     def load_newest(self) -> Optional[TrainState]:
         """Restores the newest good checkpoint of the run that this layout can load.
@@ -179,24 +197,13 @@ class Checkpointer:
         folder = self.store.newest_good(self.store.directory, self._fits)
         return None if folder is None else self._go_on_from(folder)
 
-    def load_step(self, step: int) -> TrainState:
-        """Restores the run's checkpoint of `step`, also in the midst of training.
-
-        Raises:
-            UserError: there is none, it is damaged, or it is of another layout.
-        """
-        self.finish()
-        folder = verify.step_folder(self.store.directory, step)
-        self._refuse_unusable(folder, with_optimizer=True)
-        return self._go_on_from(folder)
-
     def newest_good_before(self, step: int) -> Optional[TrainState]:
         """State of the newest good checkpoint of `step` or older that this layout can load.
 
         Raises:
-            UserError: the save that was under way failed.
+            SaveFailed: the save that was under way failed, and the run is to stop.
         """
-        self.finish()
+        self.settle()
         return self.store.newest_good_before(step, self._fits)
 
     def load_from(self, path: Path, with_optimizer: bool) -> TrainState:
@@ -214,7 +221,7 @@ class Checkpointer:
         for directory in (path, path / "checkpoints"):
             if (folder := self.store.newest_good(directory, fits)) is not None:
                 return self._restore(folder, with_optimizer)
-        if not self.store.on_first(verify.is_checkpoint, path):
+        if not self.store.ranks.on_first(verify.is_checkpoint, path):
             raise UserError(
                 f"{path} holds no checkpoint; give a run, its checkpoints, or one step_XXXXXXXX"
             )
@@ -229,7 +236,7 @@ class Checkpointer:
 
     def _fits(self, folder: Path) -> bool:
         """Whether this layout can load a good checkpoint; to be asked by all ranks."""
-        stored = self.store.on_first(read_format, folder)
+        stored = self.store.ranks.on_first(read_format, folder)
         return not stored.is_fast or self.buckets.fit(stored)
 
     def _go_on_from(self, folder: Path) -> TrainState:
@@ -253,34 +260,13 @@ class Checkpointer:
             content = content_to_load(self.model, self.optimizer, kind)
             loaded = dist_checkpointing.load(content, str(folder))
             _take_weights(self.model, loaded)
-            self.optimizer.load_state_dict(loaded["optimizer"])
+            with torch.no_grad():  # core forgets it for fast ones
+                self.optimizer.load_state_dict(loaded["optimizer"])
         logger.info("restored %s", folder)
         return read_state(folder)
 
-    def _plan(self, content: dict[str, Any]) -> AsyncRequest:
-        """What this rank's writer, a process in the background, is to do."""
-        with mock.patch.object(filesystem_async, "_results_queue", WriteResults()):
-            request = dist_checkpointing.save(
-                content,
-                str(self.saving.partial),
-                sharded_strategy=self._strategy(),
-                async_sharded_save=True,
-                **_core_writer(),
-            )
-        if request.async_fn is None:  # nothing to write on this rank
-            return request
-        return request._replace(async_fn=partial(write_guarded, os.getpid(), request.async_fn))
-
-    def _strategy(self) -> Any:
-        strategy = get_default_save_sharded_strategy()
-        group = self.model.groups.dp_cp
-        if self.config.fully_parallel_save and group.size() > 1:
-            return FullyParallelSaveStrategyWrapper(strategy, group)
-        return strategy
-
-    def _commit(self) -> None:
-        self.store.commit(self.saving)
-        self.good, self.saving = (self.saving.state.step, self.saving.format), None
+    def _plan(self, content: dict[str, Any]) -> RankWriter:
+        return self.planner.plan(content, self.saving.partial, self.saving.format.kind)
 
     @contextmanager
     def _nothing_half_written(self) -> Iterator[None]:
@@ -290,11 +276,13 @@ class Checkpointer:
             yield
         except (Exception, CheckpointException) as error:  # torch's is no Exception
             self.saving = None
-            self.store.abandon(save)
-            raise UserError(
+            self.commits.abandon(save)
+            # What one rank alone has met is not for the others to go on from.
+            kind = SaveFailed if isinstance(error, SaveFailed) else UserError
+            raise kind(
                 f"the checkpoint of step {save.state.step} could not be written to "
                 f"{self.store.directory} (now {gigabytes(self.store.free_bytes())} free): "
-                f"{_reason(error)}. Nothing of it was kept, and earlier checkpoints are "
+                f"{reason(error)}. Nothing of it was kept, and earlier checkpoints are "
                 f"untouched; free disk space or move run_dir, then start the run again"
             ) from error
 
@@ -316,44 +304,13 @@ def _holding_what_is_needed(folder: Path) -> Iterator[None]:
         yield
     except (CheckpointingException, CheckpointException, KeyError, ValueError) as error:
         raise UserError(
-            f"{folder} does not hold what this run's model and optimizer need: {_reason(error)}. "
+            f"{folder} does not hold what this run's model and optimizer need: {reason(error)}. "
             f"Compare its config.yaml with the run's (model.*, training.bf16, "
             f"parallel.use_distributed_optimizer), or take its weights alone with checkpoint.load "
             f"and checkpoint.load_optimizer=false"
         ) from error
 
 
-def _core_writer() -> dict[str, str]:
-    # Later versions of core would use a package of its own, if asked for nothing.
-    takes = inspect.signature(dist_checkpointing.save).parameters
-    return {"async_strategy": "mcore"} if "async_strategy" in takes else {}
-
-
 def _take_weights(model: ParallelModel, loaded: dict[str, Any]) -> None:
     for name, chunk in zip(chunk_names(model), model.bare_chunks, strict=True):
         chunk.load_state_dict(loaded[name])
-
-
-def _global_bytes(content: dict[str, Any], group: torch.distributed.ProcessGroup) -> int:
-    """Bytes that all ranks together will write."""
-    mine = 0
-    for item in nested_values(content):
-        if isinstance(item, ShardedTensor) or hasattr(item, "replica_id"):
-            data = getattr(item, "data", None)
-            if torch.is_tensor(data) and is_main_replica(item.replica_id):
-                mine += data.nbytes
-    total = torch.tensor([mine])
-    torch.distributed.all_reduce(total, group=group)
-    return int(total.item()) + OVERHEAD_BYTES
-
-
-def _reason(error: BaseException) -> str:
-    """The start of what happened; core's own exceptions hold those of the ranks."""
-    failures = getattr(error, "failures", None)
-    if failures:
-        rank, (error, _) = next(iter(failures.items()))
-        return f"rank {rank}: {_reason(error)}"
-    if failures is not None:
-        return "another rank failed; see its message"
-    lines = str(error).strip().splitlines()
-    return textwrap.shorten(lines[0], 300) if lines else repr(error)

@@ -79,8 +79,18 @@ def digest_files(folder: Path, names: Iterable[str]) -> Digests:
 def commit(partial: Path, final: Path, digests: Digests) -> None:
     """Writes digests and marker, then gives the folder its final name: the last act of a save.
 
-    Each of them reaches the disk before the next one: a power cut leaves the checkpoint whole
-    or uncommitted.
+    Raises:
+        BadCheckpoint: a file of the folder has no digest.
+    """
+    seal(partial, digests)
+    publish(partial, final)
+
+
+def seal(partial: Path, digests: Digests) -> None:
+    """Writes digests and marker.
+
+    Each of them reaches the disk before the next one, and all of it before the final name: a power
+    cut leaves the checkpoint whole or uncommitted.
 
     Raises:
         BadCheckpoint: a file of the folder has no digest.
@@ -95,6 +105,10 @@ def commit(partial: Path, final: Path, digests: Digests) -> None:
     _sync(partial / MARKER)
     for folder in [path for path in partial.rglob("*") if path.is_dir()] + [partial]:
         _sync(folder)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Gives a sealed checkpoint its final name."""
     partial.rename(final)
     _sync(final.parent)
 

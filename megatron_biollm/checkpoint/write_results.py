@@ -10,15 +10,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+
+from megatron_biollm.checkpoint import verify
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 WATCH_S = 0.05
 
 
 class WriteResults:
-    """What core uses of a queue, for one message of one save, in an unnamed temporary file.
+    """What core uses of a queue, for the messages of one save, in an unnamed temporary file.
 
     Core's own is a server process: it costs seconds to start, and outlives a rank that was killed,
     with the rank's output held open. A pipe would block a writer with more to say than fits in.
@@ -26,26 +30,31 @@ class WriteResults:
     """
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (closed once it has been read)
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the save)
+        self.taken = 0
 
     def put(self, message: Any) -> None:
-        """Leaves the message; called once, by the writer."""
+        """Leaves a message; called by the writer."""
         pickle.dump(message, self.file)
         self.file.flush()
 
     def get_nowait(self) -> Any:
-        """Takes the message.
+        """Takes the next message, once the writer has ended.
 
         Raises:
             queue.Empty: the writer died before it left one.
         """
-        self.file.seek(0)
+        self.file.seek(self.taken)
         try:
-            return pickle.load(self.file)
+            message = pickle.load(self.file)
         except (EOFError, pickle.UnpicklingError) as error:
             raise queue.Empty from error
-        finally:
-            self.file.close()
+        self.taken = self.file.tell()
+        return message
+
+    def close(self) -> None:
+        """Gives the file back."""
+        self.file.close()
 
 
 def write_guarded(rank_pid: int, write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
@@ -58,6 +67,23 @@ def write_guarded(rank_pid: int, write: Callable[..., None], *args: Any, **kwarg
     _end_with_parent(rank_pid)
     threading.Thread(target=_end_with_killed_helpers, daemon=True).start()
     write(*args, **kwargs)
+
+
+def write_and_digest(
+    results: WriteResults, folder: Path, names: Sequence[str], write: Callable, *args: Any
+) -> None:
+    """Runs core's `write`, which leaves its message, then leaves the digests of what it wrote.
+
+    Here and not in the rank: hashing takes as long as writing.
+    """
+    write(*args)
+    try:
+        with ThreadPoolExecutor(max(1, len(names))) as threads:
+            shares = list(threads.map(lambda name: verify.digest_files(folder, [name]), names))
+    except OSError as error:  # core's message has told why
+        results.put(str(error))
+    else:
+        results.put({name: entry for share in shares for name, entry in share.items()})
 
 
 def _end_with_parent(parent: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import torch
 
+from megatron_biollm.checkpoint.commit import SaveFailed
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.device.runtime import Device
@@ -139,7 +140,7 @@ class SaveOrStop:
     def __call__(self, state: TrainState, row: Row) -> None:
         watch = self.watch
         with watch.phases("checkpoint", slow=True):
-            self.checkpointer.poll()
+            self._survive(self.checkpointer.poll)
         # After the last step there is nothing left to stop, unless its validation was cut short.
         if state.step < self.last_step or row.get("validation_loss", 0.0) is None:
             watch.interrupt.poll()
@@ -150,9 +151,22 @@ class SaveOrStop:
     def _save_if_due(self, state: TrainState) -> None:
         interval, fast_interval = self.config.save_interval, self.config.fast_save_interval
         if self.watch.interrupt.take_save() or (interval and state.step % interval == 0):
-            self.checkpointer.save(state)
+            self._survive(self.checkpointer.save, state)
         elif fast_interval and state.step % fast_interval == 0:
-            self.checkpointer.save(state, reshardable=False)
+            self._survive(self.checkpointer.save, state, reshardable=False)
+
+    def _survive(self, act: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """What failed on every rank ends the run only if the config wants it so."""
+        try:
+            act(*args, **kwargs)
+        except SaveFailed as error:
+            if self.config.on_save_failure == "stop":
+                raise
+            logger.error(
+                "%s. Going on without it (checkpoint.on_save_failure=continue) until the next "
+                "interval",
+                error,
+            )
 
 
 class Profile:

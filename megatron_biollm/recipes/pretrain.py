@@ -115,7 +115,7 @@ def pretrain(config: RunConfig, signals: Optional[StopSignals] = None) -> TrainS
         datasets = open_data(run)
         model = build_model(run)
         trainer, checkpointer = build_trainer(run, model)
-        incidents = IncidentLog(config.run_path, datasets.train, checkpointer.store.on_first)
+        incidents = IncidentLog(config.run_path, datasets.train, checkpointer.store.ranks.on_first)
         while not train_on(run, trainer, checkpointer, datasets, incidents):
             pass  # again after a rewind
     return watch.status.state
@@ -150,7 +150,7 @@ def train_on(
     except Rewind:
         return False
     except Unstable as error:
-        checkpointer.finish()
+        checkpointer.settle()
         raise UserError(str(error)) from error
     return True
 

@@ -5,6 +5,7 @@ import pytest
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.retention import (
     check_disk_space,
+    fast_to_delete,
     forecast,
     most_at_once,
     steps_to_delete,
@@ -29,6 +30,43 @@ STEPS = [100, 200, 300, 400, 500]
 def test_the_newest_and_the_milestones_stay(keep_last, keep_every, deleted):
     assert steps_to_delete(STEPS, keep_last, keep_every) == deleted
     assert steps_to_delete(reversed(STEPS), keep_last, keep_every) == deleted
+
+
+@pytest.mark.parametrize(
+    ("newest_reshardable", "keep", "deleted"),
+    [(-1, 2, [100, 200, 300]), (250, 9, [100, 200]), (250, 1, [100, 200, 300, 400]), (500, 2, [])],
+)
+def test_fast_ones_go_by_number_and_where_a_newer_one_serves_every_layout(
+    newest_reshardable, keep, deleted
+):
+    expected = deleted or [100, 200, 300, 400]
+    steps = STEPS if deleted else STEPS[:-1]
+    assert fast_to_delete(steps, newest_reshardable, keep) == expected
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CheckpointConfig(save_interval=20, fast_save_interval=2, keep_last=2, keep_last_fast=3),
+        CheckpointConfig(save_interval=20, fast_save_interval=7, keep_last=1, keep_last_fast=2),
+        CheckpointConfig(save_interval=40, fast_save_interval=20, keep_every=40),
+        CheckpointConfig(save_interval=0, fast_save_interval=9, keep_last_fast=1),
+        CheckpointConfig(save_interval=30, fast_save_interval=10, keep_last=0, keep_last_fast=9),
+    ],
+)
+def test_the_forecast_is_enough_for_both_kinds(config):
+    """Played through, as below; it may be one too high, and is never too low."""
+    held, fast, most = set(), set(), 0
+    for step in range(1, 101):
+        if step == 100 or (config.save_interval and step % config.save_interval == 0):
+            held.add(step)
+        elif step % config.fast_save_interval == 0:
+            fast.add(step)
+        most = max(most, len(held) + len(fast))
+        held -= set(steps_to_delete(held, config.keep_last, config.keep_every))
+        fast -= set(fast_to_delete(fast, max(held, default=-1), config.keep_last_fast))
+    first = min(config.save_interval or 100, 100)
+    assert most <= most_at_once(config, first, train_iters=100) <= most + 1
 
 
 @pytest.mark.parametrize(
@@ -68,7 +106,20 @@ def test_a_save_that_the_disk_cannot_hold_is_refused_with_both_sizes(tmp_path):
         check_disk_space(tmp_path, 10**18)
 
 
-@pytest.mark.parametrize("name", ["save_interval", "keep_last", "keep_every"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"keep_last_fast": 0}, r"keep_last_fast=0 must be at least 1; .*fast_save_interval=0"),
+        ({"on_save_failure": "ignore"}, r"on_save_failure=ignore must be stop or continue"),
+        ({"save_interval": 10, "fast_save_interval": 10}, r"fast_save_interval=10 must be smaller"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        CheckpointConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["save_interval", "fast_save_interval", "keep_last", "keep_every"])
 def test_negative_numbers_are_refused(name):
     with pytest.raises(UserError, match=rf"checkpoint\.{name}=-1 must not be negative"):
         CheckpointConfig(**{name: -1})

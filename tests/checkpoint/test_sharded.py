@@ -127,6 +127,54 @@ def test_a_write_that_fails_ends_every_rank_and_leaves_nothing(
     assert trained(run_dir) == trained(finished)
 
 
+def with_room_from_step(overrides: list[str], step: int) -> str | None:
+    """As `error_of` with files of 100 kB on rank 1, until `step` has been trained."""
+    from megatron_biollm.recipes import hooks
+
+    log, limits = hooks.LogMetrics.__call__, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def lift(self, state, row):
+        if state.step == step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        log(self, state, row)
+
+    hooks.LogMetrics.__call__ = lift
+    try:
+        return error_of(overrides, 100_000, 1)
+    finally:
+        hooks.LogMetrics.__call__ = log
+
+
+@pytest.mark.parametrize(
+    "options", [["async_save=true"], ["save_interval=4", "fast_save_interval=2"]]
+)
+def test_a_run_that_may_go_on_trains_without_the_checkpoints_that_fail(
+    world, inputs, finished, tmp_path, options
+):
+    options = [f"checkpoint.{option}" for option in [*options, "on_save_failure=continue"]]
+    options = [*inputs, *options, f"run_dir={tmp_path}"]
+    assert world.run(2, with_room_from_step, options, 5, joined=False) == [None, None]
+    log = log_of(tmp_path)
+    for step in (2, 4):
+        assert f"the checkpoint of step {step} could not be written to {tmp_path}" in log
+    assert log.count("Going on without it") == 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000006"]
+    assert trained(tmp_path) == trained(finished)
+    verify.verify_checkpoint(checkpoint(tmp_path, LAST))
+
+
+@pytest.mark.parametrize("async_save", ["false", "true"])
+def test_at_the_end_a_checkpoint_that_fails_is_an_error_in_any_case(
+    world, inputs, tmp_path, async_save
+):
+    options = [f"checkpoint.async_save={async_save}", "checkpoint.on_save_failure=continue"]
+    options = [*inputs, *options, f"run_dir={tmp_path}"]
+    for error in world.run(2, with_room_from_step, options, LAST + 1, joined=False):
+        assert f"the checkpoint of step {LAST} could not be written to {tmp_path}" in error
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert LAST in rows(tmp_path)
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path):
     """A file system whose number of files can be limited, which needs root."""
