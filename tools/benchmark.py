@@ -7,6 +7,7 @@
 
     python tools/benchmark.py corpus --input pubmed26n0001.xml.gz
     python tools/benchmark.py convert --scratch /big/disk
+    torchrun --nproc_per_node 2 tools/benchmark.py checkpoint model.preset=1b model.vocab_size=4096
 
 train: a training step beside the loop that people would write with transformers, in turns in one
 process; the figure is the ratio of median step times.
@@ -16,6 +17,8 @@ corpus: one source file through the reader and every step of the curation, in me
 of one core; beside bare lxml, and datatrove's own near-duplicate signatures where spaCy is there.
 convert: a slice of the 70B model (its widths, 4 layers) from a sharded checkpoint to Hugging Face
 and back, beside copying the files; takes 24 GB of disk.
+checkpoint: how long the step loop stands still for a checkpoint in the background, beside a save
+that holds it up, in turns; the figure is the ratio of medians. One process, or under torchrun.
 """
 
 import argparse
@@ -26,14 +29,16 @@ from megatron_biollm.log import run_tool
 
 
 def main() -> int:
+    functions = (train, encode, corpus, convert, checkpoint)
+    commands = {function.__name__: function for function in functions}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "encode", "corpus", "convert"))
+    parser.add_argument("what", choices=commands)
     what = parser.parse_args(sys.argv[1:2]).what
     parser = argparse.ArgumentParser(prog=f"{parser.prog} {what}")
     parser.add_argument("--json", action="store_true", help="the full report instead of the table")
-    {"train": train, "encode": encode, "corpus": corpus, "convert": convert}[what](parser)
+    commands[what](parser)
     return 0
 
 
@@ -119,6 +124,32 @@ def convert(parser: argparse.ArgumentParser) -> None:
 
     report = benchmark_conversion(ConvertBenchmark(model=model, **args))
     print(json.dumps(report, indent=1) if as_json else table(report))
+
+
+def checkpoint(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--micro-batch-size", type=int, default=1, help="sequences of a step and process [1]")
+    add("--repeats", type=int, default=3, help="timed saves of each kind and format [3]")
+    add("--threads", type=int, default=1, help="torch's threads in every process [1]")
+    add("--bf16", action="store_true", help="bf16 weights with fp32 master weights")
+    add("--scratch", help="folder to save into, which is emptied again [the system's]")
+    add("overrides", nargs="*", metavar="model.field=value", help="the network")
+    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
+    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
+    as_json = args.pop("json")
+    from megatron_biollm.config import load_config
+    from megatron_biollm.model.config import ModelConfig
+
+    model = load_config(ModelConfig, overrides=sizes)
+    from megatron_biollm.recipes.checkpoint_benchmark import (
+        CheckpointBenchmark,
+        benchmark_checkpoints,
+        table,
+    )
+
+    report = benchmark_checkpoints(CheckpointBenchmark(model=model, **args))
+    if report["rank"] == 0:
+        print(json.dumps(report, indent=1) if as_json else table(report))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,333 @@
+"""How long the step loop stands still for a checkpoint, in the background and without.
+
+One process, or several under torchrun, train a model and save it in turns: with a save that holds
+the loop up until the checkpoint is committed, and with one in the background, while steps go on.
+What counts is the time that `save()` and all `poll()`s take out of the loop until the commit,
+against the time of the save that holds it up, of the same state to the same disk.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from megatron_biollm.checkpoint.config import CheckpointConfig
+from megatron_biollm.checkpoint.sharded import Checkpointer
+from megatron_biollm.checkpoint.verify import step_folder
+from megatron_biollm.config import UserError
+from megatron_biollm.device.runtime import Device, seed_everything, select_device
+from megatron_biollm.log import Progress
+from megatron_biollm.model.config import ModelConfig
+from megatron_biollm.parallel.layout import ParallelConfig
+from megatron_biollm.parallel.parallelize import parallelize
+from megatron_biollm.parallel.process_groups import (
+    control_group,
+    create_process_groups,
+    destroy_process_groups,
+)
+from megatron_biollm.recipes.sidecars import versions
+from megatron_biollm.training.config import OptimizerConfig
+from megatron_biollm.training.optimizer import build_optimizer, build_scheduler, group_step_adam
+from megatron_biollm.training.state import TrainState
+from megatron_biollm.training.step import Batch, Trainer
+
+FORMATS = {"reshardable": True, "fast": False}
+SAMPLE_S = 0.05
+
+
+@dataclass
+class CheckpointBenchmark:
+    """What to measure.
+
+    Attributes:
+        model: the network; its vocabulary size must be known.
+        micro_batch_size: sequences of a step on every process.
+        repeats: timed saves of each kind and format, after an untimed one of each format.
+        threads: of torch, in every process.
+        bf16: bf16 weights with fp32 master weights.
+        scratch: folder to save into, which is emptied again; None takes the system's.
+
+    Raises:
+        UserError: numbers below 1, or no vocabulary size.
+    """
+
+    model: ModelConfig
+    micro_batch_size: int = 1
+    repeats: int = 3
+    threads: int = 1
+    bf16: bool = False
+    scratch: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch_size", "repeats", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.model.vocab_size is None:
+            raise UserError("the model has no vocabulary size; give model.vocab_size=32000, say")
+
+
+@dataclass
+class Bench:
+    """A model in training, and its checkpoints."""
+
+    step: Callable[[], None]
+    checkpointer: Checkpointer
+    control: torch.distributed.ProcessGroup
+    state: TrainState = field(default_factory=TrainState)
+
+    def train(self) -> float:
+        """One step; its seconds."""
+        start = time.perf_counter()
+        self.step()
+        self.state.step += 1
+        return time.perf_counter() - start
+
+    def save(self, reshardable: bool, background: bool) -> float:
+        """Calls `save()`; the loop's seconds."""
+        self.checkpointer.config.async_save = background
+        torch.distributed.barrier(group=self.control)
+        start = time.perf_counter()
+        self.checkpointer.save(self.state, reshardable)
+        return time.perf_counter() - start
+
+
+def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
+    """Times saves of both formats in turns.
+
+    Returns:
+        Seconds, ratio, memory and size by format as this rank has seen them, and what they were
+        measured on.
+    """
+    torch.set_num_threads(options.threads)
+    seed_everything(0)
+    device = select_device("auto")
+    device.keep_freed_memory()
+    with device.core_context(), group_step_adam():
+        device.init_distributed(timeout_minutes=10)
+        control = control_group(10)
+        folder = _shared_folder(options, control)
+        try:
+            rows = _measure(options, _bench(options, device, control, folder), folder)
+        finally:
+            torch.distributed.barrier(group=control)
+            shutil.rmtree(folder, ignore_errors=True)
+            rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            destroy_process_groups()
+    return {
+        "rows": rows,
+        "options": asdict(options),
+        "rank": rank,
+        "processes": processes,
+        "hardware": device.name(),
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _shared_folder(options: CheckpointBenchmark, control: Any) -> Path:
+    names = [tempfile.mkdtemp(dir=options.scratch) if control.rank() == 0 else None]
+    torch.distributed.broadcast_object_list(names, src=0, group=control)
+    return Path(names[0])
+
+
+def _bench(options: CheckpointBenchmark, device: Device, control: Any, folder: Path) -> Bench:
+    parallel, adam = ParallelConfig(), OptimizerConfig(lr=1e-4)
+    groups = create_process_groups(parallel)
+    model = parallelize(options.model, parallel, device, groups, bf16=options.bf16, seed=0)
+    optimizer = build_optimizer(model, adam, parallel.use_distributed_optimizer)
+    scheduler = build_scheduler(optimizer, adam, train_iters=1_000_000)
+    trainer = Trainer(
+        model, optimizer, scheduler, options.model.seq_length, options.micro_batch_size
+    )
+    batch = _batch(options)
+    # Two of each format, so that a save never has to wait for the removal of what it replaces.
+    config = CheckpointConfig(keep_last=2, keep_last_fast=2)
+    checkpointer = Checkpointer(
+        folder, config, model, optimizer, control, _write_sidecars, check_sidecars=lambda _: None
+    )
+    return Bench(lambda: trainer.train_step(iter([batch]), 1), checkpointer, control)
+
+
+def _write_sidecars(folder: Path) -> None:
+    (folder / "versions.json").write_text(json.dumps(versions()))
+
+
+def _batch(options: CheckpointBenchmark) -> Batch:
+    rows = torch.randint(
+        options.model.vocab_size, (options.micro_batch_size, options.model.seq_length + 1)
+    )
+    return {
+        "tokens": rows[:, :-1].contiguous(),
+        "labels": rows[:, 1:].contiguous(),
+        "loss_mask": torch.ones(options.micro_batch_size, options.model.seq_length),
+        "position_ids": torch.arange(options.model.seq_length).expand(len(rows), -1),
+    }
+
+
+def _measure(options: CheckpointBenchmark, bench: Bench, folder: Path) -> list[dict[str, Any]]:
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in FORMATS}
+    memory = {name: {} for name in FORMATS}
+    total = (options.repeats + 1) * len(FORMATS)
+    progress = Progress(total, "saves of each kind", "save").track(
+        [(repeat, name) for repeat in range(options.repeats + 1) for name in FORMATS]
+    )
+    for repeat, name in progress:
+        if repeat == 0:
+            memory[name] = _memory(bench, FORMATS[name])
+        else:
+            samples[name].append(_sample(bench, FORMATS[name]))
+    saved, _ = bench.checkpointer.good
+    size = _bytes(step_folder(folder, saved))
+    return [_row(name, samples[name], memory[name], size) for name in FORMATS]
+
+
+def _sample(bench: Bench, reshardable: bool) -> dict[str, float]:
+    """One save that holds the loop up, steps alone, and one in the background among steps."""
+    bench.train()
+    held_up = bench.save(reshardable, background=False)
+    quiet = [bench.train() for _ in range(3)]
+    called = bench.save(reshardable, background=True)
+    polls, busy, done = [], [], False
+    start = time.perf_counter()
+    while not done:
+        busy.append(bench.train())
+        begun = time.perf_counter()
+        done = bench.checkpointer.poll()
+        polls.append(time.perf_counter() - begun)
+    return {
+        "held_up_s": held_up,
+        "save_s": called,
+        "polls_s": sum(polls),
+        "longest_poll_s": max(polls),
+        "stall_s": called + sum(polls),
+        "until_committed_s": called + time.perf_counter() - start,
+        "steps_meanwhile": len(busy),
+        "step_s": statistics.median(quiet),
+        "step_meanwhile_s": statistics.fmean(busy),
+    }
+
+
+def _memory(bench: Bench, reshardable: bool) -> dict[str, float]:
+    """Bytes that a save adds to this rank and its writers; they are not timed meanwhile."""
+    bench.train()
+    with Watch() as watch:
+        bench.save(reshardable, background=False)
+    added = {"held_up_bytes": watch.added}
+    bench.train()
+    with Watch() as watch:
+        bench.save(reshardable, background=True)
+        while not bench.checkpointer.poll():
+            bench.train()
+    return added | {"background_bytes": watch.added}
+
+
+class Watch:
+    """The most memory that this process and its children come to hold above what they held.
+
+    Pages that a child shares with its parent count once (`Pss_Anon` of Linux); files do not.
+    """
+
+    def __enter__(self) -> "Watch":
+        self.before = self.most = _held()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._look)
+        self.thread.start()
+        return self
+
+    def _look(self) -> None:
+        while not self.over.wait(SAMPLE_S):
+            self.most = max(self.most, _held())
+
+    def __exit__(self, *error: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    @property
+    def added(self) -> int:
+        """Bytes."""
+        return self.most - self.before
+
+
+def _held() -> int:
+    """Bytes of memory of this process and its children.
+
+    What a fork amid the reading would count twice is read again.
+    """
+    while True:
+        pids = _family()
+        total = sum(_own_share(pid) for pid in pids)
+        if _family() == pids:
+            return total
+
+
+def _family() -> list[int]:
+    found = [os.getpid()]
+    for pid in found:
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def _own_share(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:"))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _row(
+    name: str, samples: list[dict[str, float]], memory: dict[str, float], size: int
+) -> dict[str, Any]:
+    median = {key: statistics.median(s[key] for s in samples) for key in samples[0]}
+    ratios = sorted(s["stall_s"] / s["held_up_s"] for s in samples)
+    return {
+        "name": name,
+        "ratio": median["stall_s"] / median["held_up_s"],
+        "lowest_ratio": ratios[0],
+        "highest_ratio": ratios[-1],
+        **median,
+        **memory,
+        "bytes": size,
+        "samples": samples,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    model = report["options"]["model"]
+    head = (
+        f"{report['date']}, {report['hardware']}, torch {report['versions']['torch']}, "
+        f"{report['processes']} processes: {model['num_layers']} layers, hidden "
+        f"{model['hidden_size']}, vocabulary {model['vocab_size']}, "
+        f"{'bf16' if report['options']['bf16'] else 'fp32'}; "
+        f"{report['rows'][0]['bytes'] / 1e9:.2f} GB a checkpoint"
+    )
+    lines = [head, "", "| | held up (s) | stall (s) | ratio | of it save() | longest poll() | "
+             "committed after (s) | steps meanwhile | step (s) | meanwhile | memory added (GB), "
+             "held up | in the background |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in report["rows"]:
+        lines.append(
+            f"| {row['name']} | {row['held_up_s']:.2f} | {row['stall_s']:.3f} | "
+            f"{row['ratio']:.1%} | {row['save_s']:.3f} | {row['longest_poll_s']:.3f} | "
+            f"{row['until_committed_s']:.2f} | {row['steps_meanwhile']:.0f} | "
+            f"{row['step_s']:.3f} | {row['step_meanwhile_s']:.3f} | "
+            f"{row['held_up_bytes'] / 1e9:.2f} | {row['background_bytes'] / 1e9:.2f} |"
+        )
+    return "\n".join(lines)
