@@ -38,18 +38,18 @@ class StatusKeeper:
     def follow(self, state: TrainState, checkpointer: Checkpointer) -> None:
         """From now on step and committed step are those of `state` and `checkpointer`."""
         self.state, self.checkpointer = state, checkpointer
-        self.committed_step = _good_step(checkpointer)
+        self.committed_step = checkpointer.committed_step
         self.write("running")
 
     def committed(self) -> None:
         """Writes an entry if a checkpoint has been committed since the last one."""
-        if _good_step(self.checkpointer) != self.committed_step:
+        if self.checkpointer.committed_step != self.committed_step:
             self.write("running")
 
     def write(self, state: str, reason: str = "") -> None:
         """Replaces the entry; that it cannot be written is no reason to end a run."""
         if self.checkpointer is not None:
-            self.step, self.committed_step = self.state.step, _good_step(self.checkpointer)
+            self.step, self.committed_step = self.state.step, self.checkpointer.committed_step
         if not self.speaks and state != "refused":
             return
         entry = RunStatus(state, self.step, self.train_iters, self.committed_step, reason)
@@ -64,10 +64,6 @@ class StatusKeeper:
             self.write("finished")
         else:
             self.write("stopped", "training.exit_interval")
-
-
-def _good_step(checkpointer: Checkpointer) -> Optional[int]:
-    return checkpointer.good[0] if checkpointer.good else None
 
 
 @dataclass
