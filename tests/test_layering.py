@@ -51,6 +51,7 @@ CORE_FILES = {
     "training/optimizer.py",
     "training/step.py",
     "checkpoint/content.py",
+    "checkpoint/loading.py",
     "checkpoint/sharded.py",
     "checkpoint/writer.py",
     "generation/forward.py",

@@ -83,7 +83,8 @@ class Committer:
             SaveFailed: a rank has no memory for it, or can start no process.
         """
         _, problem = attempt(save.writer.start)
-        _fail_if_any(self.ranks.gather(problem))
+        if self.ranks.any(problem is not None):  # rarely: a number costs less than a message
+            _fail_if_any(self.ranks.gather(problem))
 
     def is_writing(self, save: Save) -> bool:
         """Whether any rank still writes; to be asked by all at once."""

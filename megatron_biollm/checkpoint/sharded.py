@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint import CheckpointException
 
@@ -35,10 +33,7 @@ from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.content import (
     bucket_layout,
     bytes_to_write,
-    chunk_names,
-    content_to_load,
     content_to_save,
-    model_content,
 )
 from megatron_biollm.checkpoint.formats import (
     STATE,
@@ -48,6 +43,7 @@ from megatron_biollm.checkpoint.formats import (
     read_format,
     why_unfit,
 )
+from megatron_biollm.checkpoint.loading import load_everything, load_weights
 from megatron_biollm.checkpoint.retention import gigabytes
 from megatron_biollm.checkpoint.store import CheckpointStore, read_state
 from megatron_biollm.checkpoint.writer import Planner, RankWriter, reason
@@ -92,6 +88,7 @@ class Checkpointer:
         self.model, self.optimizer = model, optimizer
         self.check_sidecars = check_sidecars
         self.planner = Planner(model.groups.dp_cp, config.fully_parallel_save)
+        self.sizes: dict[str, int] = {}
         self.saving: Optional[Save] = None
         # Step and format of the checkpoint that is known to be good; others may be damaged.
         self.good: Optional[tuple[int, Format]] = None
@@ -123,8 +120,7 @@ class Checkpointer:
         if self.good in ((state.step, wanted), (state.step, Format())):
             return
         content = content_to_save(self.model, self.optimizer, wanted.kind)
-        needed = self.store.ranks.sum(bytes_to_write(content)) + OVERHEAD_BYTES
-        self.saving = self.store.begin(state, wanted, needed)
+        self.saving = self.store.begin(state, wanted, self._bytes(content, wanted.kind))
         with self._nothing_half_written():
             self.saving.writer = self._plan(content)
             self.commits.start_writing(self.saving)
@@ -252,18 +248,15 @@ class Checkpointer:
             self.optimizer.reload_model_params()
             logger.info("took the weights alone from %s", folder)
             return TrainState()
-        for part in getattr(self.optimizer, "chained_optimizers", [self.optimizer]):
-            if hasattr(part, "_init_optimizer_states_with_dummy_values"):
-                part._init_optimizer_states_with_dummy_values()
-        with _holding_what_is_needed(folder):
-            kind = read_format(folder).kind
-            content = content_to_load(self.model, self.optimizer, kind)
-            loaded = dist_checkpointing.load(content, str(folder))
-            _take_weights(self.model, loaded)
-            with torch.no_grad():  # core forgets it for fast ones
-                self.optimizer.load_state_dict(loaded["optimizer"])
+        load_everything(folder, self.model, self.optimizer)
         logger.info("restored %s", folder)
         return read_state(folder)
+
+    def _bytes(self, content: dict[str, Any], kind: str) -> int:
+        """Of a checkpoint of this kind, which are the same for every step."""
+        if kind not in self.sizes:
+            self.sizes[kind] = self.store.ranks.sum(bytes_to_write(content)) + OVERHEAD_BYTES
+        return self.sizes[kind]
 
     def _plan(self, content: dict[str, Any]) -> RankWriter:
         return self.planner.plan(content, self.saving.partial, self.saving.format.kind)
@@ -285,32 +278,3 @@ class Checkpointer:
                 f"{reason(error)}. Nothing of it was kept, and earlier checkpoints are "
                 f"untouched; free disk space or move run_dir, then start the run again"
             ) from error
-
-
-def load_weights(folder: Path, model: ParallelModel) -> None:
-    """Loads the weights alone from a verified checkpoint into chunks of any layout.
-
-    Raises:
-        UserError: a tensor is absent or has another shape.
-    """
-    with _holding_what_is_needed(folder):
-        _take_weights(model, dist_checkpointing.load(model_content(model), str(folder)))
-
-
-@contextmanager
-def _holding_what_is_needed(folder: Path) -> Iterator[None]:
-    """Explains what core says of a checkpoint that lacks a tensor, or has one of another shape."""
-    try:
-        yield
-    except (CheckpointingException, CheckpointException, KeyError, ValueError) as error:
-        raise UserError(
-            f"{folder} does not hold what this run's model and optimizer need: {reason(error)}. "
-            f"Compare its config.yaml with the run's (model.*, training.bf16, "
-            f"parallel.use_distributed_optimizer), or take its weights alone with checkpoint.load "
-            f"and checkpoint.load_optimizer=false"
-        ) from error
-
-
-def _take_weights(model: ParallelModel, loaded: dict[str, Any]) -> None:
-    for name, chunk in zip(chunk_names(model), model.bare_chunks, strict=True):
-        chunk.load_state_dict(loaded[name])

@@ -125,7 +125,7 @@ def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
             destroy_process_groups()
     return {
         "rows": rows,
-        "options": asdict(options),
+        "options": {name: x for name, x in asdict(options).items() if name != "scratch"},
         "rank": rank,
         "processes": processes,
         "hardware": device.name(),

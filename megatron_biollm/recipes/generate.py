@@ -11,7 +11,7 @@ from typing import Any, Optional
 import torch
 
 from megatron_biollm.checkpoint import verify
-from megatron_biollm.checkpoint.sharded import load_weights
+from megatron_biollm.checkpoint.loading import load_weights
 from megatron_biollm.checkpoint.store import problem_on_any_rank
 from megatron_biollm.config import UserError, load_config, section
 from megatron_biollm.device.runtime import Device, select_device
