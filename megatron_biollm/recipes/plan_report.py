@@ -92,7 +92,7 @@ def headline(plan: Plan) -> str:
         cost, low, high = _costs(plan, plan.best)
         finish = cost.finish(plan.start).strftime("%Y-%m-%d")
         lines += [
-            f"{run} take {cost.days:,.0f} days ({low:,.0f}-{high:,.0f}), until {finish} "
+            f"{run} take {_days(cost.days)} days ({_days(low)}-{_days(high)}), until {finish} "
             f"if the run starts on {plan.start:%Y-%m-%d} and never stops",
             _hours(plan, cost),
         ]
@@ -224,7 +224,7 @@ def _cells(plan: Plan, layout: Layout) -> list[str]:
         f"{_exposed(step) / step.total:.1%}",
         f"{_hidden(step) / step.total:.1%}",
         f"{layout.peak.total / GIB:.1f}" + ("!" if layout.refusal else ""),
-        f"{cost.days:,.1f} ({low:,.0f}-{high:,.0f})",
+        f"{_days(cost.days)} ({_days(low)}-{_days(high)})",
     ]
 
 
@@ -250,6 +250,11 @@ def _hours(plan: Plan, cost: Any) -> str:
     if cost.co2_tonnes is not None:
         parts.append(f"{cost.co2_tonnes:,.0f} t CO2 at {prices.co2_per_kwh:g} g per kWh")
     return "; ".join(parts)
+
+
+def _days(days: float) -> str:
+    """Whole days, or tenths where these matter."""
+    return f"{days:,.1f}" if days < 20 else f"{days:,.0f}"
 
 
 def _costs(plan: Plan, layout: Layout) -> tuple[Any, float, float]:
