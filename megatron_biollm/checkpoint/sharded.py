@@ -270,6 +270,10 @@ class Checkpointer:
         except (Exception, CheckpointException) as error:  # torch's is no Exception
             self.saving = None
             self.commits.abandon(save)
+            # A rank that has lost its peers crashes like them (a RuntimeError of the collective):
+            # there is nothing for a user to mend, and the run is to be started again.
+            if not isinstance(error, UserError | OSError | CheckpointException):
+                raise
             # What one rank alone has met is not for the others to go on from.
             kind = SaveFailed if isinstance(error, SaveFailed) else UserError
             raise kind(

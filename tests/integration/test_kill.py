@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from megatron_biollm.checkpoint import verify
+from megatron_biollm.launch.status import read_status
 from tests.integration.recipe import (
     ROOT,
     layout,
@@ -53,6 +54,8 @@ def check_killed_again_and_again(world, inputs, tmp_path, processes, deaths):
         death = {"DIE_AT": moment, "DIE_RANK": str(rank)}
         done = torchrun(processes, DIE_AT, [*inputs, f"run_dir={killed}"], **death)
         assert done.returncode != 0 and "SIGKILL" in done.stderr, (moment, done.stderr[-3000:])
+        # Nor do the ranks that have lost it refuse to be started again.
+        assert read_status(killed).state == "running", read_status(killed).reason
         starts.append(resumed_after(killed))
     done = torchrun(processes, PRETRAIN, [*inputs, f"run_dir={killed}"])
     assert done.returncode == 0, done.stderr[-3000:]
