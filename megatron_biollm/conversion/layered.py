@@ -5,9 +5,7 @@ SwiGLU, in fp32 on the CPU. Only their matrix products are exchanged for one tha
 of its weight at a time, so that a layer of any width fits into the cap on memory.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,14 +16,10 @@ from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.names import EMBEDDING
 from megatron_biollm.conversion.safetensors_stream import ShardedReader, TensorSpec
+from megatron_biollm.conversion.streamed import Blockwise, StoredMatrix, StreamedLinear
 from megatron_biollm.model.config import ModelConfig
 
-# Of a weight in fp32: such a block stays in a processor's cache between its cast and its product.
-PARITY_BLOCK_BYTES = 2 * 2**20
 _LAYERS = "decoder.layers."
-
-# Fills a tensor [rows, ...] with the rows of a weight from an index on.
-ReadRows = Callable[[Tensor, int], None]
 
 
 class WeightSource(Protocol):
@@ -36,91 +30,6 @@ class WeightSource(Protocol):
 
     def read_rows(self, name: str, target: Tensor, start: int = 0) -> None:
         """Fills `target` with rows `start` and following."""
-
-
-class Blockwise:
-    """Runs a function over blocks of rows: one after the other, or on several threads."""
-
-    def __init__(
-        self, pool: ThreadPoolExecutor | None = None, block_bytes: int = PARITY_BLOCK_BYTES
-    ):
-        self.map, self.block_bytes = map if pool is None else pool.map, block_bytes
-
-    def run(self, rows: int, columns: int, function: Callable[[int, int], Tensor]) -> list[Tensor]:
-        """`function(start, stop)` of every block, in order; the threads change no block."""
-        step = max(1, self.block_bytes // (4 * columns))
-
-        def block(start: int) -> Tensor:
-            with torch.inference_mode():  # known to this thread alone
-                return function(start, min(start + step, rows))
-
-        return list(self.map(block, range(0, rows, step)))
-
-
-@contextmanager
-def blockwise(workers: int, block_bytes: int = PARITY_BLOCK_BYTES) -> Iterator[Blockwise]:
-    """Blocks on `workers` threads: reading, casting and multiplying all leave Python's lock."""
-    if workers == 1:
-        yield Blockwise(None, block_bytes)
-        return
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield Blockwise(pool, block_bytes)
-
-
-class StoredMatrix:
-    """A weight on the disk, as fp32 a block of rows at a time.
-
-    shape: [rows, columns], where fewer than the stored rows may be meant. dtype: as stored.
-    rounded_to: dtype that the other side was written in, where it is not the stored one.
-    """
-
-    def __init__(
-        self,
-        read: ReadRows,
-        shape: tuple[int, int],
-        dtype: torch.dtype,
-        rounded_to: torch.dtype | None,
-        blocks: Blockwise,
-    ):
-        self.read, self.shape, self.dtype = read, shape, dtype
-        self.rounded_to, self.blocks = rounded_to or dtype, blocks
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Rows `start` to `stop`."""
-        stored = torch.empty(stop - start, *self.shape[1:], dtype=self.dtype)
-        self.read(stored, start)
-        return stored.to(self.rounded_to).float()
-
-    def times(self, x: Tensor) -> Tensor:
-        """`x` [..., columns] times the transposed matrix: [..., rows]."""
-        flat = x.reshape(-1, self.shape[1])
-        found = self.blocks.run(*self.shape, lambda a, b: flat @ self.rows(a, b).T)
-        return torch.cat(found, dim=1).view(*x.shape[:-1], self.shape[0])
-
-    def weighted_sum(self, weights_r: Tensor) -> Tensor:
-        """The sum [columns] of all rows by their weights."""
-        found = self.blocks.run(*self.shape, lambda a, b: weights_r[a:b] @ self.rows(a, b))
-        return torch.stack(found).sum(dim=0)
-
-    def pick(self, indices: Tensor) -> Tensor:
-        """Rows by their indices: [*indices.shape, columns]."""
-        found = [self.rows(index, index + 1) for index in indices.flatten().tolist()]
-        return torch.cat(found).view(*indices.shape, self.shape[1])
-
-
-class StreamedLinear(torch.nn.Module):
-    """Stands in for a layer without bias; `matrix` gives its weight, which changes with the layer.
-
-    in_pair: answers (output, None) as core's layers do, and takes whatever they are given besides.
-    """
-
-    def __init__(self, matrix: Callable[[], StoredMatrix], in_pair: bool):
-        super().__init__()
-        self.matrix, self.in_pair = matrix, in_pair
-
-    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor | tuple[Tensor, None]:
-        product = self.matrix().times(x)
-        return (product, None) if self.in_pair else product
 
 
 class HuggingFaceModel:

@@ -13,7 +13,7 @@ import torch
 
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import BLOCK_BYTES
-from megatron_biollm.conversion.layered import PARITY_BLOCK_BYTES
+from megatron_biollm.conversion.streamed import PARITY_BLOCK_BYTES
 from megatron_biollm.model.config import ModelConfig
 
 GB = 10**9

@@ -14,14 +14,12 @@ from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import weight_bytes
 from megatron_biollm.conversion.from_hf import Importer
 from megatron_biollm.conversion.hf_config import read_hf_config, sizes_from_hf
-from megatron_biollm.conversion.layered import (
-    HuggingFaceModel,
-    blockwise,
-)
+from megatron_biollm.conversion.layered import HuggingFaceModel
 from megatron_biollm.conversion.memory import GB, Held, MemoryPlan, held, plan_memory
 from megatron_biollm.conversion.parity import ParityReport, compare_models, probe_tokens
 from megatron_biollm.conversion.safetensors_stream import DTYPES
 from megatron_biollm.conversion.staging import Flusher, staged, sync_tree
+from megatron_biollm.conversion.streamed import blockwise
 from megatron_biollm.conversion.to_hf import (
     Exporter,
     check_model_matches,

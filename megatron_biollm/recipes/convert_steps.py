@@ -15,9 +15,10 @@ from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.conversion.blocks import Block
 from megatron_biollm.conversion.from_hf import Importer
-from megatron_biollm.conversion.layered import Blockwise, MegatronModel
+from megatron_biollm.conversion.layered import MegatronModel
 from megatron_biollm.conversion.memory import Held
 from megatron_biollm.conversion.staging import Flusher
+from megatron_biollm.conversion.streamed import Blockwise
 from megatron_biollm.conversion.to_hf import Exporter
 from megatron_biollm.data.workers import ordered_map
 from megatron_biollm.device.runtime import select_device

@@ -9,8 +9,9 @@ from transformers import LlamaForCausalLM
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.hf_config import read_hf_config, sizes_from_hf
-from megatron_biollm.conversion.layered import HuggingFaceModel, blockwise
+from megatron_biollm.conversion.layered import HuggingFaceModel
 from megatron_biollm.conversion.parity import EVERY_ROW, compare_models, probe_tokens
+from megatron_biollm.conversion.streamed import blockwise
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.recipes.convert import ConversionConfig, import_from_hf
 from megatron_biollm.recipes.convert_steps import core_model
