@@ -127,8 +127,6 @@ class Soak:
         ]
 
     def _watch(self) -> list[str]:
-        if os.environ.get("SOAK_NO_WATCH"):
-            return []
         return [
             "watch.heartbeat_seconds=1",
             f"watch.hang_timeout_minutes={self.settings.hang_minutes}",
