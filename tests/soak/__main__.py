@@ -67,7 +67,8 @@ def soak(args: argparse.Namespace) -> dict:
     results, report = [], earlier
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cluster = stack.enter_context(slurm.Cluster(folder / "slurm")) if with_slurm else None
+        place = folder / f"slurm-{os.getpid()}"
+        cluster = stack.enter_context(slurm.Cluster(place)) if with_slurm else None
         runs = Soak(folder / "runs", cluster, settings)
         for plan in plans:
             results.append(runs.run(plan))

@@ -1,7 +1,9 @@
 """Runs a plan: trains, brings each fault upon the run, waits until it has got over it, judges."""
 
 import contextlib
+import hashlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from tests import slurm
 from tests.integration.recipe import layout, write_inputs
 from tests.soak.disk import SmallDisk
 from tests.soak.faults import POLL_S, Faults, Strike, end_all
-from tests.soak.jobs import Job, SlurmJob, TorchrunJob, train_undisturbed
+from tests.soak.jobs import Job, SlurmJob, TorchrunJob, hasten, train_undisturbed
 from tests.soak.plan import SAVE_INTERVAL, Fault, RunPlan
 from tests.soak.verdict import RunVerdict, judge_run
 from tests.soak.view import RunView
@@ -84,9 +86,10 @@ class Soak:
 
     def __init__(self, folder: Path, cluster: slurm.Cluster | None, settings: Settings) -> None:
         self.folder, self.cluster, self.settings = folder, cluster, settings
+        if cluster is not None:
+            hasten(cluster)
         folder.mkdir(parents=True, exist_ok=True)
         self.inputs = write_inputs(folder)
-        self._twins: dict[tuple, Path] = {}
 
     def run(self, plan: RunPlan) -> RunResult:
         """Trains one run through its faults to its end."""
@@ -94,6 +97,7 @@ class Soak:
         poison = _poison(plan, clean)
         twin = self.twin(plan, poison) if poison else clean
         folder = self.folder / f"run_{plan.number:02}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a soak that was cut short
         environment = {"SOAK_PACE": str(self.settings.pace), "SOAK_POISON": poison}
         overrides = [*self._overrides(plan), *plan.options, *self._watch()]
         overrides.append(f"checkpoint.on_save_failure={plan.on_save_failure}")
@@ -105,13 +109,12 @@ class Soak:
     def twin(self, plan: RunPlan, poison: str) -> Path:
         """The folder of an undisturbed run with the same losses."""
         overrides = self._overrides(plan)
-        key = (*overrides, poison)
-        if key not in self._twins:
-            run_dir = self.folder / f"twin_{len(self._twins) + 1:02}" / "run"
+        name = hashlib.sha256("\n".join([*overrides, poison]).encode()).hexdigest()[:8]
+        run_dir = self.folder / f"twin_{name}" / "run"
+        if not RunView(run_dir).is_finished():
             say(f"run {plan.number}: training its twin{' with the NaN' if poison else ''}")
             train_undisturbed(run_dir, overrides, {"SOAK_POISON": poison})
-            self._twins[key] = run_dir
-        return self._twins[key]
+        return run_dir
 
     def _overrides(self, plan: RunPlan) -> list[str]:
         policy = []
