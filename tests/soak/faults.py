@@ -61,10 +61,10 @@ class Faults:
 
     def is_due(self, fault: Fault) -> bool:
         """Whether the moment has come; a NaN comes by itself."""
+        if fault.kind == "nan":
+            return self.view.step() >= fault.step - 1
         if self.view.step() < fault.step:
             return False
-        if fault.kind == "nan":
-            return True
         if fault.moment == "save":
             return self.view.is_saving()
         return len(self.view.ranks()) == RANKS and self._has_what_it_takes(fault)
