@@ -188,7 +188,7 @@ class Faults:
             return None
         if not ends:  # the script itself was lost with its node
             return "SLURM requeued the job"
-        return f"{ends[0]['action']}: {_first_words(ends[0]['reason'])}"
+        return f"{ends[0]['action']}: {first_words(ends[0]['reason'])}"
 
     def _seen_sigstop(self, strike: Strike) -> str | None:
         new = self.view.hang_reports() - strike.hang_reports
@@ -220,7 +220,7 @@ class Faults:
         said = [line for line in self.view.log(strike.log_size).splitlines() if name in line]
         refused = [line for line in said if "refused:" in line]
         if refused:
-            return f"{_first_words(refused[0].partition('refused: ')[2])}; {restarted}"
+            return f"{first_words(refused[0].partition('refused: ')[2])}; {restarted}"
         if any(f"restored {strike.damaged}" in line for line in said):
             return f"WRONG: {name} was loaded although damaged"
         return None
@@ -263,7 +263,7 @@ def _blames(report: str, rank: int) -> bool:
     return any(re.match(rf"rank {rank}\b", line) for line in head)
 
 
-def _first_words(text: str) -> str:
+def first_words(text: str) -> str:
     """Without paths, and not more than a table bears."""
     text = re.sub(r"\S*/(?=[^/\s]+)", "", text)
     text = re.split(r"; see |; look at |\. To start", text)[0]

@@ -15,7 +15,7 @@ from typing import TypeVar
 from tests import slurm
 from tests.integration.recipe import layout, write_inputs
 from tests.soak.disk import SmallDisk
-from tests.soak.faults import POLL_S, Faults, Strike, end_all
+from tests.soak.faults import POLL_S, Faults, Strike, end_all, first_words
 from tests.soak.jobs import Job, SlurmJob, TorchrunJob, hasten, train_undisturbed
 from tests.soak.plan import SAVE_INTERVAL, Fault, RunPlan
 from tests.soak.verdict import RunVerdict, judge_run
@@ -245,7 +245,7 @@ class OneRun:
         why = self.view.stop_reason() or (status.reason if status else "") or "no reason given"
         if len(self.by_hand) >= MOST_STARTS_BY_HAND:
             raise Stalled(f"started {len(self.by_hand)} times by hand, last after: {why}")
-        self.by_hand.append(why)
+        self.by_hand.append(first_words(why))
         say(f"  started by hand, stopped by: {why[:160]}")
         if self.faults.disk:
             self.faults.disk.free()

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.soak.disk import SmallDisk
-from tests.soak.faults import _blames, _first_words, flip_byte
+from tests.soak.faults import _blames, first_words, flip_byte
 from tests.soak.table import add_to_report, is_good, markdown
 from tests.soak.verdict import compare
 
@@ -57,9 +57,9 @@ def test_a_hang_report_blames_those_it_names_before_its_table():
 
 
 def test_what_was_seen_fits_into_a_table():
-    assert _first_words("failed; see /tmp/run/logs") == "failed"
-    assert _first_words("/tmp/run/step_00000004: torn") == "step_00000004: torn"
-    assert len(_first_words("x" * 200)) == 90
+    assert first_words("failed; see /tmp/run/logs") == "failed"
+    assert first_words("/tmp/run/step_00000004: torn") == "step_00000004: torn"
+    assert len(first_words("x" * 200)) == 90
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root")
