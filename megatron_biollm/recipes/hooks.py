@@ -139,7 +139,8 @@ class SaveOrStop:
 
     def __call__(self, state: TrainState, row: Row) -> None:
         watch = self.watch
-        with watch.phases("checkpoint", slow=True):
+        # Every step while a save is in the background, and quick: a rank that hangs is missed here.
+        with watch.phases("checkpoint"):
             self._survive(self.checkpointer.poll)
         # After the last step there is nothing left to stop, unless its validation was cut short.
         if state.step < self.last_step or row.get("validation_loss", 0.0) is None:
