@@ -4,8 +4,10 @@ What agreement proves: every weight of every layer, of the final norm and of the
 part of the logits, and each side reads its own files under its own names and runs its own code
 (`layered.py`), so a wrong name, a wrong order of rows, parts of ranks in the wrong order or
 another RoPE shows as a difference in the first layer it touches. The rows of the embedding that
-no probe token picks are compared by a weighted sum of all of them. What it does not prove: rows
-of padding, which neither side reads.
+no probe token picks are compared by a weighted sum of all of them. What it does not prove: single
+values that are wrong by less than the tolerance shows (the bytes are copied, not computed), rows of
+padding, which neither side reads, and the means that added tokens start from, which both sides of
+an import take from the same function.
 
 Few tokens suffice: after the embedding every vector is dense, so one token meets every column of
 every matrix; the others are there for attention and for RoPE, which needs distances.

@@ -64,7 +64,7 @@ class ConversionConfig:
 
     input: Path
     output: Path
-    max_memory_gb: float = 8.0
+    max_memory_gb: float = 3.0
     tokenizer: Path | None = None
     dtype: str | None = None
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
