@@ -1,0 +1,1 @@
+"""Every rank of the real run, built and stepped on tensors without memory."""
