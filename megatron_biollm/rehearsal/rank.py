@@ -177,7 +177,10 @@ def _run_steps(
     long = run.num_microbatches if whole else run.long
     with _marked_passes(memory, trainer.optimizer):
         short = _step(trainer, recorder, batch, run.short)
-        for tensor in _optimizer_state(trainer.optimizer):
+        state = list(_optimizer_state(trainer.optimizer))
+        if not state:
+            raise RuntimeError("the rehearsed step made no update, so its memory is not known")
+        for tensor in state:
             memory.assign(tensor, "optimizer")
         memory.assign_rest("temporary")
         report.resident = memory.live
@@ -239,7 +242,7 @@ def _marked_passes(memory: MemoryLog, optimizer: Any) -> Iterator[None]:
         for target, name, mark in (
             (schedules, "forward_step", "forward"),
             (schedules, "backward_step", "backward"),
-            (optimizer, "step", "optimizer"),
+            (optimizer, "step_with_ready_grads", "optimizer"),
         ):
             marked = _marked(getattr(target, name), memory, mark)
             stack.enter_context(mock.patch.object(target, name, marked))

@@ -72,7 +72,7 @@ class Recorder(TorchDispatchMode):
 
 
 def _some_scalar(tensor: torch.Tensor) -> float | int | bool:
-    """A finite value: losses and norms of a rehearsal pass every check."""
+    """Losses and norms of a rehearsal are finite; codes that ranks agree on say nothing special."""
     if tensor.dtype == torch.bool:
         return True
-    return 1.0 if tensor.is_floating_point() else 1
+    return 1.0 if tensor.is_floating_point() else 0
