@@ -20,10 +20,9 @@ from megatron_biollm.planner.hardware import Gpu, load_gpu
 from megatron_biollm.planner.memory import StageMemory, predict_memory
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.rehearsal import checkpoint_plan, rules
-from megatron_biollm.rehearsal.checkpoint_plan import Shard
 from megatron_biollm.rehearsal.rank import RankReport, RehearsedRun, rehearse_rank
 from megatron_biollm.rehearsal.rules import Broken
-from megatron_biollm.rehearsal.saves import checkpoint_shards
+from megatron_biollm.rehearsal.saves import RankContent, rank_content
 from megatron_biollm.rehearsal.traffic import volumes
 from megatron_biollm.tokenizer.tokenizer import build_tokenizer
 
@@ -80,7 +79,7 @@ def rehearse(config: RunConfig, options: RehearsalOptions) -> dict[str, Any]:
     run = _rehearsed(config, options.world_size)
     ranks = options.ranks or distinct_ranks(run)
     start = time.perf_counter()
-    reports, shards = _play(run, ranks, options)
+    reports, contents = _play(run, ranks, options)
     predicted = _predicted(run)
     broken = list(_check(run, reports, gpu, predicted))
     report = {
@@ -93,7 +92,7 @@ def rehearse(config: RunConfig, options: RehearsalOptions) -> dict[str, Any]:
         "collectives": _collectives(reports),
     }
     if options.checkpoint:
-        report["checkpoint"], problems = _checkpoint(config, run, shards)
+        report["checkpoint"], problems = _checkpoint(config, run, contents)
         broken += problems
     report["gpu"] = None if gpu is None else {"name": gpu.name, "memory_bytes": gpu.memory_bytes}
     report["broken"] = [one.row(_coordinates(run, one.rank)) for one in broken]
@@ -138,9 +137,9 @@ def _rehearsed(config: RunConfig, world_size: int) -> RehearsedRun:
 
 def _play(
     run: RehearsedRun, ranks: list[int], options: RehearsalOptions
-) -> tuple[list[RankReport], dict[int, dict[str, list[Shard]]]]:
+) -> tuple[list[RankReport], dict[int, RankContent]]:
     """Steps the ranks and describes the checkpoint of the whole world, in worker processes."""
-    reports, shards = [], {}
+    reports, contents = [], {}
     every = range(run.world_size) if options.checkpoint else range(0)
     blocks = [list(every[i : i + RANKS_PER_TASK]) for i in every[::RANKS_PER_TASK]]
     tasks = [(1, _step_rank, rank, options.whole) for rank in ranks]
@@ -151,13 +150,13 @@ def _play(
             if isinstance(result, RankReport):
                 reports.append(result)
             else:
-                shards.update(result)
-    return sorted(reports, key=lambda one: one.rank), shards
+                contents.update(result)
+    return sorted(reports, key=lambda one: one.rank), contents
 
 
 def _results(
     run: RehearsedRun, tasks: list[tuple], processes: int
-) -> Iterator[tuple[int, RankReport | dict[int, dict[str, list[Shard]]]]]:
+) -> Iterator[tuple[int, RankReport | dict[int, RankContent]]]:
     """Each task's count of ranks and its result, as they come; one process works in this one."""
     if processes == 1:
         for count, function, *args in tasks:
@@ -187,11 +186,11 @@ def _step_rank(run: RehearsedRun, rank: int, whole: bool) -> RankReport:
         return rehearse_rank(run, rank, whole)
 
 
-def _describe_ranks(run: RehearsedRun, ranks: list[int]) -> dict[int, dict[str, list[Shard]]]:
+def _describe_ranks(run: RehearsedRun, ranks: list[int]) -> dict[int, RankContent]:
     found = {}
     for rank in ranks:
         with _named(run, rank, "described for a checkpoint"):
-            found[rank] = checkpoint_shards(run, rank)
+            found[rank] = rank_content(run, rank)
     return found
 
 
@@ -281,13 +280,14 @@ def _collectives(reports: list[RankReport]) -> list[dict[str, Any]]:
 
 
 def _checkpoint(
-    config: RunConfig, run: RehearsedRun, shards: dict[int, dict[str, list[Shard]]]
+    config: RunConfig, run: RehearsedRun, contents: dict[int, RankContent]
 ) -> tuple[dict[str, Any], list[Broken]]:
     """Sizes of both formats, and what is wrong with them."""
     groups = _replica_groups(run)
-    found, broken = {}, []
-    for name in shards[0]:
-        own = {rank: shards[rank][name] for rank in sorted(shards)}
+    shapes = {rank: one.shapes for rank, one in contents.items()}
+    found, broken = {}, list(rules.check_shapes(shapes, run.parallel, run.world_size))
+    for name in contents[0].shards:
+        own = {rank: contents[rank].shards[name] for rank in sorted(contents)}
         broken += checkpoint_plan.check_whole(own)
         share = config.checkpoint.fully_parallel_save
         written = checkpoint_plan.bytes_written(own, groups, share)

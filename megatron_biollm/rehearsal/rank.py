@@ -242,7 +242,7 @@ def _marked_passes(memory: MemoryLog, optimizer: Any) -> Iterator[None]:
         for target, name, mark in (
             (schedules, "forward_step", "forward"),
             (schedules, "backward_step", "backward"),
-            (optimizer, "step_with_ready_grads", "optimizer"),
+            (type(optimizer), "step_with_ready_grads", "optimizer"),
         ):
             marked = _marked(getattr(target, name), memory, mark)
             stack.enter_context(mock.patch.object(target, name, marked))

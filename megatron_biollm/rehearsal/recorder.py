@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch._C import _distributed_c10d as c10d
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -71,8 +72,11 @@ class Recorder(TorchDispatchMode):
                     self.memory.saw(item.untyped_storage())
 
 
-def _some_scalar(tensor: torch.Tensor) -> float | int | bool:
-    """Losses and norms of a rehearsal are finite; codes that ranks agree on say nothing special."""
+def _some_scalar(tensor: FakeTensor) -> float | int | bool:
+    """The number that a small tensor was made of, as far as it is known. Else losses and norms of a
+    rehearsal are finite, and codes say nothing special."""
+    if tensor.constant is not None:
+        return tensor.constant.item()
     if tensor.dtype == torch.bool:
         return True
     return 1.0 if tensor.is_floating_point() else 0

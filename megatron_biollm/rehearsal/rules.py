@@ -76,6 +76,29 @@ def check_members(
         stride *= size
 
 
+def check_shapes(
+    shapes: dict[int, str], parallel: ParallelConfig, world_size: int
+) -> Iterator[Broken]:
+    """Ranks of one pipeline rank hold tensors of the same shapes, so that one stands for all.
+
+    Args:
+        shapes: digest of what each rank of the world holds.
+        parallel: the degrees.
+        world_size: ranks in all.
+    """
+    first: dict[int, int] = {}
+    for rank in sorted(shapes):
+        stage = coordinates_of(parallel, world_size, rank)["pp"]
+        example = first.setdefault(stage, rank)
+        if shapes[rank] != shapes[example]:
+            yield Broken(
+                rank,
+                f"its parameters or gradients have other shapes than those of rank {example}",
+                "ranks of one pipeline rank hold tensors of the same shapes",
+                "choose a TP that divides heads, KV heads, FFN width and padded vocabulary",
+            )
+
+
 def check_order(reports: list["RankReport"]) -> Iterator[Broken]:
     """All members of a group issue the same collectives of the same sizes in the same order."""
     groups = {(name, tuple(ranks)) for report in reports for name, ranks in report.members.items()}

@@ -3,7 +3,8 @@
 import pytest
 
 from megatron_biollm.rehearsal.checkpoint_plan import Shard, bytes_written, check_whole
-from megatron_biollm.rehearsal.saves import checkpoint_shards
+from megatron_biollm.rehearsal.rules import check_shapes
+from megatron_biollm.rehearsal.saves import rank_content
 from tests.rehearsal.runs import small_run
 
 
@@ -26,11 +27,13 @@ def halves():
 )
 def test_all_ranks_together_write_every_element_once(layout):
     run = small_run(**layout)
-    ranks = [checkpoint_shards(run, rank) for rank in range(run.world_size)]
-    for name in ranks[0]:
-        assert check_whole({rank: own[name] for rank, own in enumerate(ranks)}) == []
-    without = {rank: own["reshardable"] for rank, own in enumerate(ranks[:-1])}
+    ranks = [rank_content(run, rank) for rank in range(run.world_size)]
+    for name in ranks[0].shards:
+        assert check_whole({rank: own.shards[name] for rank, own in enumerate(ranks)}) == []
+    without = {rank: own.shards["reshardable"] for rank, own in enumerate(ranks[:-1])}
     assert check_whole(without), "a whole world without its last rank is not complete"
+    shapes = {rank: own.shapes for rank, own in enumerate(ranks)}
+    assert list(check_shapes(shapes, run.parallel, run.world_size)) == []
 
 
 def test_parts_that_fill_a_tensor_are_fine():

@@ -73,3 +73,10 @@ def test_a_peak_beyond_the_gpu_is_named_with_a_remedy():
     message = broken.describe(one.coordinates)
     assert message.startswith("rank 1 (tp0 cp0 dp0 pp1): it needs 9.0 GiB at its peak (8.0 of tens")
     assert "the 8.5 GiB that toy leaves" in message and "Remedy: raise TP or PP" in message
+
+
+def test_ranks_of_one_pipeline_rank_hold_the_same_shapes():
+    parallel = ParallelConfig(pipeline_model_parallel_size=2)
+    assert list(rules.check_shapes({0: "a", 1: "a", 2: "b", 3: "b"}, parallel, 4)) == []
+    (broken,) = rules.check_shapes({0: "a", 1: "a", 2: "b", 3: "a"}, parallel, 4)
+    assert broken.rank == 3 and "than those of rank 2" in broken.found
