@@ -11,7 +11,7 @@ from megatron_biollm.recipes.run_config import load_run_config
 from megatron_biollm.rehearsal.page import table
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "examples/pretrain/70b_256gpu.yaml"
+SHIPPED = ROOT / "examples/pretrain_70b/run.yaml"
 TINY = (
     "model.preset=tiny",
     "model.vocab_size=1000",

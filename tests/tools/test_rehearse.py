@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "examples/pretrain/70b_256gpu.yaml"
+SHIPPED = ROOT / "examples/pretrain_70b/run.yaml"
 
 
 def run_tool(*arguments):
@@ -24,7 +24,7 @@ def test_the_shipped_70b_run_passes_and_agrees_with_the_planner():
     done = run_tool(*arguments)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert len(report["ranks"]) == 8
+    assert len(report["ranks"]) == 4  # one of each pipeline rank
     for row in report["ranks"]:
         assert row["peak"]["total"] == pytest.approx(row["planner_bytes"], rel=0.1)
         assert row["steady"]
