@@ -17,6 +17,7 @@ import torch
 import torch.distributed
 
 from megatron_biollm.config import UserError
+from megatron_biollm.device.rendezvous import join_world
 
 # Dense bf16 and fp32 (without TF32) TFLOP/s of the data sheets, SXM parts unless named.
 # Longest match wins: "H100 PCIe" before "H100".
@@ -67,7 +68,10 @@ class Device:
         if self.kind == "cuda":
             torch.cuda.set_device(self.torch_device)
         if "RANK" in os.environ:
-            torch.distributed.init_process_group(self.backend, timeout=timeout)
+            store, rank, size = join_world(timeout)
+            torch.distributed.init_process_group(
+                self.backend, store=store, rank=rank, world_size=size, timeout=timeout
+            )
             return
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(

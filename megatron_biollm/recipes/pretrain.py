@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Optional
@@ -15,26 +14,18 @@ from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.config import UserError, dump_config
 from megatron_biollm.data.jumps import JumpingStream, merge_ranges
 from megatron_biollm.data.layout import read_layout
-from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.data.sidecar import check_tokenizer, check_vocabulary
 from megatron_biollm.data.stream import Datasets, build_datasets, ensure_index
 from megatron_biollm.device.runtime import Device, seed_everything, select_device
-from megatron_biollm.log import MetricsLogger, close_logging, get_logger, setup_logging
-from megatron_biollm.model.flops import describe_flops, flops_per_token
+from megatron_biollm.log import close_logging, get_logger, setup_logging
 from megatron_biollm.parallel.parallelize import ParallelModel, parallelize
 from megatron_biollm.parallel.process_groups import (
     control_group,
     create_process_groups,
     destroy_process_groups,
 )
-from megatron_biollm.recipes.hooks import (
-    LogMetrics,
-    Profile,
-    SaveOrStop,
-    Validate,
-    finish_validation,
-    timed,
-)
+from megatron_biollm.recipes.build_hooks import build_hooks
+from megatron_biollm.recipes.hooks import finish_validation, timed
 from megatron_biollm.recipes.incidents import (
     IncidentLog,
     is_abandoned,
@@ -42,12 +33,13 @@ from megatron_biollm.recipes.incidents import (
     read_incidents,
     rewinds,
 )
+from megatron_biollm.recipes.run import Run
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.recipes.sidecars import check_sidecars, versions, write_sidecars
-from megatron_biollm.recipes.supervision import Supervision, saved_at_the_end, supervised
+from megatron_biollm.recipes.supervision import saved_at_the_end, supervised
 from megatron_biollm.tokenizer.manifest import TokenizerManifest
 from megatron_biollm.tokenizer.tokenizer import Tokenizer, build_tokenizer
-from megatron_biollm.training.loop import Hook, train
+from megatron_biollm.training.loop import train
 from megatron_biollm.training.optimizer import (
     build_optimizer,
     build_scheduler,
@@ -58,30 +50,8 @@ from megatron_biollm.training.signals import StopSignals
 from megatron_biollm.training.stability import Guard, Rewind, Unstable
 from megatron_biollm.training.state import TrainState
 from megatron_biollm.training.step import Trainer
-from megatron_biollm.training.throughput import Throughput
 
 logger = get_logger(__name__)
-
-
-@dataclass
-class Run:
-    """What every part of the recipe needs.
-
-    Attributes:
-        config: resolved, vocabulary size included.
-        device: of this process.
-        control: gloo group of all ranks.
-        tokenizer: of the run.
-        manifest: the tokenizer's contract with data and checkpoints.
-        watch: requests to stop, status, phases.
-    """
-
-    config: RunConfig
-    device: Device
-    control: torch.distributed.ProcessGroup
-    tokenizer: Tokenizer
-    manifest: TokenizerManifest
-    watch: Supervision
 
 
 def pretrain(config: RunConfig, signals: Optional[StopSignals] = None) -> TrainState:
@@ -141,7 +111,7 @@ def train_on(
     state, rewound = restore(run, checkpointer, trainer, incidents)
     hooks, close = build_hooks(run, trainer, checkpointer, datasets, state)
     stream = JumpingStream(datasets.train, state.jumped_samples)
-    batches = _batches(run, trainer.model, stream, state.consumed_samples)
+    batches = run.batches(trainer.model, stream, state.consumed_samples)
     guard = Guard(config.stability, incidents.record, checkpointer.newest_good_before, rewound)
     try:
         with contextlib.closing(close), saved_at_the_end(checkpointer, state, watch.phases):
@@ -304,64 +274,6 @@ def restore(
     logger.info("starting after step %d (%d samples)", state.step, state.consumed_samples)
     run.watch.begin(state, checkpointer)
     return state, len(rewinds(rows))
-
-
-def build_hooks(
-    run: Run,
-    trainer: Trainer,
-    checkpointer: Checkpointer,
-    datasets: Datasets,
-    state: TrainState,
-) -> tuple[list[Hook], MetricsLogger]:
-    """What happens after each step, in order, and the metrics to close at the end."""
-    config, training = run.config, run.config.training
-    metrics = MetricsLogger(
-        config.run_path, config.logging, state.step, torch.distributed.get_rank()
-    )
-    log = LogMetrics(
-        metrics,
-        _throughput(run),
-        run.device,
-        config.logging.log_interval,
-        training.train_iters,
-        config.parallel.describe(trainer.model.groups.dp.size()),
-    )
-    log.start_from(state)
-    hooks: list[Hook] = []
-    if training.eval_interval and datasets.valid is not None:
-        valid = partial(_batches, run, trainer.model, datasets.valid, 0, num_workers=0)
-        hooks.append(Validate(trainer, training, valid, run.watch.interrupt))
-    hooks.append(log)
-    profiled = training.profile_step_start is not None
-    if profiled and torch.distributed.get_rank() in training.profile_ranks:
-        hooks.append(Profile(training, config.run_path / "logs", run.device))
-    hooks.append(SaveOrStop(checkpointer, config.checkpoint, training.train_iters, run.watch))
-    return hooks, metrics
-
-
-def _throughput(run: Run) -> Throughput:
-    config = run.config
-    peak, source = run.device.peak_tflops(config.training.bf16)
-    if config.logging.peak_tflops is not None:
-        peak, source = config.logging.peak_tflops, "logging.peak_tflops"
-    throughput = Throughput(
-        flops_per_token(config.model), torch.distributed.get_world_size(), peak, source
-    )
-    logger.info("%s", describe_flops(config.model))
-    logger.info("%s", throughput.describe())
-    return throughput
-
-
-def _batches(run: Run, model: ParallelModel, stream, first: int, num_workers=None):
-    workers = run.config.data.num_workers if num_workers is None else num_workers
-    return micro_batches(
-        stream,
-        first,
-        run.config.training.micro_batch_size,
-        model.groups.dp.rank(),
-        model.groups.dp.size(),
-        workers,
-    )
 
 
 def _make_run_folder(path: Path) -> None:

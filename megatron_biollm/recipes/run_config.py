@@ -7,6 +7,7 @@ from pathlib import Path
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.config import UserError, load_config, option, section
 from megatron_biollm.data.config import DataConfig
+from megatron_biollm.launch.config import WatchConfig
 from megatron_biollm.log import LoggingConfig
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
@@ -33,6 +34,7 @@ class RunConfig:
     stability: StabilityConfig = section(StabilityConfig, "steps that are not healthy")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "saving and loading")
     logging: LoggingConfig = section(LoggingConfig, "metrics besides metrics.jsonl")
+    watch: WatchConfig = section(WatchConfig, "heartbeats, ranks that hang, ranks that are slow")
 
     def __post_init__(self) -> None:
         check_model_fits_layout(self.model, self.parallel)

@@ -2,14 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 import torch
 
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.config import UserError
+from megatron_biollm.launch.heartbeat import Pulse
 from megatron_biollm.launch.status import RunStatus, read_status
+from megatron_biollm.launch.watchdog import Watchdog
 from megatron_biollm.log import get_logger
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.training.interrupt import Interrupt, StopTraining
@@ -76,7 +78,7 @@ class Supervision:
 
     interrupt: Interrupt
     status: StatusKeeper
-    phases: Phases = field(default_factory=Phases)
+    phases: Phases
 
     def begin(self, state: TrainState, checkpointer: Checkpointer) -> None:
         """The run goes on from `state`.
@@ -98,10 +100,11 @@ def supervised(
     A request to stop ends the `with` like its last line. A crash leaves the status at "running".
     """
     status = StatusKeeper(config, control.rank())
-    interrupt = Interrupt(signals, config.run_path, control)
+    interrupt, phases = Interrupt(signals, config.run_path, control), Phases()
     status.write("running")
     try:
-        yield Supervision(interrupt, status)
+        with watched(config, control, phases):
+            yield Supervision(interrupt, status, phases)
     except StopTraining as stop:
         interrupt.done()
         status.write("stopped", str(stop))
@@ -111,6 +114,49 @@ def supervised(
         raise
     else:
         status.ended()
+
+
+@contextlib.contextmanager
+def watched(
+    config: RunConfig, control: torch.distributed.ProcessGroup, phases: Phases
+) -> Iterator[None]:
+    """Inside the `with` this rank's heart beats, and its watchdog ends the process if the main
+    thread hangs. A collective that gives up by itself is explained likewise."""
+    options, place = config.watch, (config.run_path, control.rank())
+    if not options.heartbeat_seconds:
+        yield
+        return
+    pulse = Pulse(*place, options.heartbeat_seconds, lambda: phases.view)
+    watchdog = Watchdog(*place, control.size(), options, lambda: phases.view)
+    pulse.start()
+    if options.hang_timeout_minutes:
+        watchdog.start()
+        if control.rank() == 0:
+            _warn_of_timeouts(config)
+    try:
+        yield
+    except Exception as error:
+        if "timed out" in str(error).lower():
+            watchdog.explain(f"a collective gave up: {str(error).splitlines()[0]}")
+        raise
+    finally:
+        watchdog.stop()
+        pulse.stop()
+
+
+def _warn_of_timeouts(config: RunConfig) -> None:
+    """NCCL ends the process at its timeout, and names nobody."""
+    hang, give_up = (
+        config.watch.hang_timeout_minutes,
+        config.parallel.distributed_timeout_minutes,
+    )
+    if hang >= give_up:
+        logger.warning(
+            "watch.hang_timeout_minutes=%g is not below parallel.distributed_timeout_minutes=%d: "
+            "collectives may give up before the watchdog has looked at who hangs",
+            hang,
+            give_up,
+        )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Runs tools/pretrain.py in this process, and kills a rank with signal 9 where DIE_AT says.
+"""Runs tools/pretrain.py in this process, and kills a rank with signal 9 where DIE_AT says; once,
+if torchrun starts it again.
 
 DIE_AT: `step N`, or a moment of the first save: `planned`, `writing`, `digesting`, `marked`,
-`removing`. DIE_RANK: the rank.
+`removing`. DIE_RANK: the rank. DIE_SIGNAL: another signal than SIGKILL.
 """
 
 import os
@@ -16,7 +17,7 @@ PRETRAIN = Path(__file__).parents[2] / "tools" / "pretrain.py"
 
 
 def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.Signals[os.environ.get("DIE_SIGNAL", "SIGKILL")])
 
 
 def dying(function: Callable, condition: Callable[..., bool] = lambda *args: True) -> Callable:
@@ -81,7 +82,8 @@ def die_removing() -> None:
 
 
 def main() -> None:
-    if os.environ["DIE_RANK"] == os.environ.get("RANK", "0"):
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if first and os.environ["DIE_RANK"] == os.environ.get("RANK", "0"):
         moment, _, step = os.environ["DIE_AT"].partition(" ")
         if moment == "step":
             die_at_step(int(step))

@@ -81,12 +81,14 @@ def pretrain_here(overrides: list[str]) -> int:
     return pretrain(load_run_config(None, overrides)).step
 
 
-def torchrun(processes: int, script: Path, overrides: list[str], **environment: str):
+def torchrun(
+    processes: int, script: Path, overrides: list[str], max_restarts: int = 0, **environment: str
+):
     """Runs a script on real processes, without torchrun where it is one."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-        command.append(str(processes))
+        command += [str(processes), "--max-restarts", str(max_restarts)]
     return subprocess.run(
         [*command, str(script), *overrides],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},

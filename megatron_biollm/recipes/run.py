@@ -1,0 +1,51 @@
+"""What every part of a pretraining recipe needs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+
+from megatron_biollm.data.sampler import micro_batches
+from megatron_biollm.device.runtime import Device
+from megatron_biollm.parallel.parallelize import ParallelModel
+from megatron_biollm.recipes.run_config import RunConfig
+from megatron_biollm.recipes.supervision import Supervision
+from megatron_biollm.tokenizer.manifest import TokenizerManifest
+from megatron_biollm.tokenizer.tokenizer import Tokenizer
+from megatron_biollm.training.step import Batch
+
+
+@dataclass
+class Run:
+    """What every part of the recipe needs.
+
+    Attributes:
+        config: resolved, vocabulary size included.
+        device: of this process.
+        control: gloo group of all ranks.
+        tokenizer: of the run.
+        manifest: the tokenizer's contract with data and checkpoints.
+        watch: requests to stop, status, phases.
+    """
+
+    config: RunConfig
+    device: Device
+    control: torch.distributed.ProcessGroup
+    tokenizer: Tokenizer
+    manifest: TokenizerManifest
+    watch: Supervision
+
+    def batches(
+        self, model: ParallelModel, stream: Any, first: int, num_workers: Optional[int] = None
+    ) -> Iterator[Batch]:
+        """Micro-batches of this rank from sample `first` of the stream on."""
+        data_parallel = model.groups.dp
+        return micro_batches(
+            stream,
+            first,
+            self.config.training.micro_batch_size,
+            data_parallel.rank(),
+            data_parallel.size(),
+            self.config.data.num_workers if num_workers is None else num_workers,
+        )
