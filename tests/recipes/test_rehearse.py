@@ -13,6 +13,7 @@ from megatron_biollm.rehearsal.page import table
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "examples/pretrain_70b/run.yaml"
 TINY = (
+    "training.micro_batch_size=1",
     "model.preset=tiny",
     "model.vocab_size=1000",
     "model.num_layers=4",
