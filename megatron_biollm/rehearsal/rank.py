@@ -27,6 +27,7 @@ from megatron_biollm.training.optimizer import build_optimizer, build_scheduler,
 from megatron_biollm.training.step import Trainer
 
 GPU = Device("cuda", "fake", torch.device("cpu"), "rehearsed")
+KNOWN_GROUPS = ("tp", "pp", "cp", "dp", "dp_cp", "embd", "mp", "tp_dp_cp", "world")
 # Of the peak: what the losses of some micro-batches may add to it.
 BYTES_OF_LOSSES = 1e-3
 CPU = Device("cpu", "fake", torch.device("cpu"), "rehearsed")
@@ -120,9 +121,10 @@ def rehearse_rank(run: RehearsedRun, rank: int, whole: bool = False) -> RankRepo
     with kernels(run.on_gpu), fake_world(rank, run.world_size) as recorder:
         groups = create_process_groups(run.parallel)
         report = RankReport(rank, _coordinates(groups), {})
-        recorder.traffic.name_groups(_named(groups))
+        traffic = recorder.traffic
+        traffic.name_groups(_named(groups))
         model, trainer = build(run, groups, recorder.memory)
-        report.members = dict(recorder.traffic.members)
+        report.members = dict(traffic.members)
         report.parameters = sum(p.numel() for c in model.chunks for p in c.parameters())
         report.build_peak = recorder.memory.peak(0)
         _run_steps(run, trainer, recorder, report, whole)
@@ -173,7 +175,7 @@ def _assign_model(memory: MemoryLog, model: ParallelModel) -> None:
 def _run_steps(
     run: RehearsedRun, trainer: Trainer, recorder: Recorder, report: RankReport, whole: bool
 ) -> None:
-    memory, batch = recorder.memory, _batch(run)
+    memory, batch = recorder.memory, micro_batch(run)
     long = run.num_microbatches if whole else run.long
     with _marked_passes(memory, trainer.optimizer):
         short = _step(trainer, recorder, batch, run.short)
@@ -221,9 +223,10 @@ def _step(
     return recorder.flops - flops, recorder.traffic.calls[calls:]
 
 
-def _batch(run: RehearsedRun) -> dict[str, torch.Tensor]:
+def micro_batch(run: RehearsedRun) -> dict[str, torch.Tensor]:
+    """One micro-batch of zeros, as a data loader gives it."""
     shape = (run.training.micro_batch_size, run.model.seq_length)
-    # Real tensors, as a data loader gives them: host memory, not the GPU's.
+    # Real tensors: they lie in the host's memory, not the GPU's.
     with _disable_current_modes():
         tokens = torch.zeros(shape, dtype=torch.int64)
         positions = torch.arange(shape[1]).expand(shape).contiguous()
@@ -289,15 +292,19 @@ def kernels(on_gpu: bool) -> Iterator[None]:
         yield
 
 
-def _named(groups: Any) -> dict[str, Any]:
-    # The well-known names first: core gives one group several.
-    known = ("tp", "pp", "cp", "dp", "dp_cp", "embd", "mp", "tp_dp_cp")
-    rest = (one.name for one in fields(groups) if one.name not in known)
-    found = {name: getattr(groups, name, None) for name in (*known, *rest)}
-    found["world"] = torch.distributed.group.WORLD
-    return {
-        name: one for name, one in found.items() if isinstance(one, torch.distributed.ProcessGroup)
-    }
+def _named(groups: Any) -> Iterator[tuple[str, torch.distributed.ProcessGroup]]:
+    """The groups by the names that people know; any other one by that of its ranks."""
+    names: dict[tuple[int, ...], str] = {}
+    rest = [one.name for one in fields(groups) if one.name not in KNOWN_GROUPS]
+    for name in (*KNOWN_GROUPS, *rest):
+        group = getattr(groups, name, None)
+        if name == "world":
+            group = torch.distributed.group.WORLD
+        if not isinstance(group, torch.distributed.ProcessGroup):
+            continue
+        ranks = tuple(torch.distributed.get_process_group_ranks(group))
+        same = names.setdefault(ranks, name)
+        yield name if name in KNOWN_GROUPS else same, group
 
 
 def _coordinates(groups: Any) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """What a rank sends and receives: every collective in order, with its group and its bytes."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,9 +84,9 @@ class TrafficLog:
         self._names: dict[str, str] = {}
         self.members: dict[str, list[int]] = {}
 
-    def name_groups(self, groups: dict[str, torch.distributed.ProcessGroup]) -> None:
+    def name_groups(self, groups: Iterable[tuple[str, torch.distributed.ProcessGroup]]) -> None:
         """Gives process groups the names by which people know them; the first name stays."""
-        for name, group in groups.items():
+        for name, group in groups:
             if group.group_name not in self._names:
                 self._names[group.group_name] = name
                 self.members[name] = torch.distributed.get_process_group_ranks(group)
@@ -101,7 +102,7 @@ class TrafficLog:
 
     def _name_of(self, group: torch.distributed.ProcessGroup) -> str:
         if group.group_name not in self._names:
-            self.name_groups({f"group {group.group_name}": group})
+            self.name_groups([(f"group {group.group_name}", group)])
         return self._names[group.group_name]
 
 

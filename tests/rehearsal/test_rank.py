@@ -6,7 +6,7 @@ import torch
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.model.flops import num_parameters, token_flops
 from megatron_biollm.parallel.process_groups import create_process_groups
-from megatron_biollm.rehearsal.rank import _batch, build, rehearse_rank
+from megatron_biollm.rehearsal.rank import build, micro_batch, rehearse_rank
 from tests.rehearsal.runs import SIZES, small_run
 
 TOKENS = 8 * SIZES["seq_length"]
@@ -107,7 +107,7 @@ def real_step(run):
 
     groups = create_process_groups(run.parallel)
     _, trainer = build(run, groups, MemoryLog(), select_device("cpu"))
-    batch = _batch(run)
+    batch = micro_batch(run)
     trainer.train_step(iter([batch] * run.num_microbatches), run.num_microbatches)
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:

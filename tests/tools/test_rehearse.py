@@ -38,6 +38,7 @@ def test_the_70b_run_without_tensor_parallelism_is_broken_and_says_so():
     done = run_tool(
         *("--world-size", "256", "--gpu", "h100-80gb", "--no-checkpoint", "--ranks", "0"),
         "model.vocab_size=34000",
+        "training.micro_batch_size=1",
         "parallel.tensor_model_parallel_size=1",
         "parallel.sequence_parallel=false",
     )
