@@ -5,18 +5,21 @@ node_program=$(cat <<'NODE'
   exec > "$logs/node_$SLURMD_NODENAME.log" 2>&1
   # Forwarded by srun to every process of the node: torchrun would die of it, its trainers save.
   trap '' USR1
-  status=0
   if [ -n "$preflight" ] && ! bash -c "$preflight"; then
     echo "$SLURMD_NODENAME preflight failed in $attempt" >> "$run_dir/bad_nodes.txt"
-    status=90
+    exit 90
   fi
-  if [ "$status" = 0 ]; then
-    # torchrun's own --node-rank: it is the one argument in which nodes differ. Ranks then follow
-    # SLURM's order of nodes, which follows the network's topology.
-    PET_NODE_RANK=$SLURM_NODEID "$@"
-    status=$?
-  fi
+  # torchrun's own --node-rank: it is the one argument in which nodes differ. Ranks then follow
+  # SLURM's order of nodes, which follows the network's topology.
+  PET_NODE_RANK=$SLURM_NODEID "$@"
+  status=$?
   echo "$status $(date +%s.%N)" > "$logs/node_$SLURMD_NODENAME.exit"
+  # srun ends every other node once one has failed. They get time to end by themselves before, for
+  # what they say and when tells a bad node from its victims, and a refusal from a crash.
+  for ((tenths = 0; status != 0 && tenths < 200; tenths += 2)); do
+    [ "$(compgen -G "$logs/node_*.exit" | wc -l)" -lt "$SLURM_NNODES" ] || break
+    sleep 0.2
+  done
   exit "$status"
 NODE
 )
@@ -109,7 +112,8 @@ requeue() {
     sleep "$pause"
   done
   [ -z "$1" ] || scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$1${never:+,$never}"
-  [ "$2" = 0 ] || scontrol update JobId="$SLURM_JOB_ID" StartTime="now+$2"
+  # SLURM itself would hold a requeued job back for a minute or two.
+  scontrol update JobId="$SLURM_JOB_ID" StartTime="now+$(($2 > 0 ? $2 : 1))"
 }
 
 trap '[ -z "$timer" ] || kill "$timer"' EXIT

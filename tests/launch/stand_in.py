@@ -45,7 +45,8 @@ def misbehave(run_dir: Path, rank: int, step: int, train_iters: int) -> None:
         time.sleep(0.5 * (os.environ["LOCAL_RANK"] == "0"))
         os.kill(os.getpid(), signal.SIGKILL)
     if (run_dir / "refuse").exists():
-        if rank == 0:
+        if rank == 0:  # the last to end, and the one that has something to say
+            time.sleep(2)
             RunStatus("refused", step, train_iters, None, "as it was told").write(run_dir)
         sys.exit(2)
 
