@@ -16,6 +16,8 @@ from megatron_biollm.rows import read_rows
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#7a7a7a"
+# What was done about a step that was not healthy.
+MARKERS = {"report": "o", "skip": "X", "rewind": "<", "stop": "s"}
 SUFFIXES = (".png", ".pdf", ".svg")
 
 Points = list[tuple[int, float]]
@@ -29,6 +31,7 @@ class Curve:
         name: the run folder's name.
         loss, validation_loss, learning_rate: (step, value) in order.
         layouts: (first step, layout) of each stretch trained in one layout.
+        incidents: (step, action) of steps that were not healthy: report, skip, rewind or stop.
     """
 
     name: str
@@ -36,10 +39,15 @@ class Curve:
     validation_loss: Points
     learning_rate: Points
     layouts: list[tuple[int, str]]
+    incidents: list[tuple[int, str]]
 
 
 def read_curve(run_dir: Path | str) -> Curve:
-    """Reads ``run_dir/metrics.jsonl``. Raises UserError where it is absent or has no loss."""
+    """Reads ``metrics.jsonl`` of a run, and ``incidents.jsonl`` where there is one.
+
+    Raises:
+        UserError: there are no metrics, or they have no loss.
+    """
     path = Path(run_dir) / "metrics.jsonl"
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the run_dir of a run that has trained")
@@ -50,6 +58,7 @@ def read_curve(run_dir: Path | str) -> Curve:
         validation_loss=_points(rows, "validation_loss"),
         learning_rate=_points(rows, "learning_rate"),
         layouts=_stretches(rows),
+        incidents=_incidents(Path(run_dir) / "incidents.jsonl"),
     )
     if not curve.loss:
         raise UserError(f"{path} has no row with a loss; let the run finish a step first")
@@ -60,8 +69,8 @@ def plot_runs(run_dirs: list[Path | str], output: Path | str) -> Path:
     """Draws the runs into ``output`` (PNG, PDF or SVG), replacing it in one move.
 
     One run is shown in full: raw and smoothed training loss, validation loss, learning rate,
-    and a mark wherever it was resumed in another layout. Several runs share the axes, with
-    their smoothed and validation losses only.
+    a mark wherever it was resumed in another layout, and one at every incident. Several
+    runs share the axes, with their smoothed and validation losses only.
     """
     output = Path(output)
     if output.suffix.lower() not in SUFFIXES:
@@ -86,7 +95,8 @@ def draw(curves: list[Curve]) -> Figure:
         _draw_loss(axes, curve, COLOURS[index % len(COLOURS)], alone=len(curves) == 1)
     axes.set_xlim(*_step_range(curves))
     extra = _draw_details(axes, curves[0]) if len(curves) == 1 else []
-    handles = axes.get_legend_handles_labels()[0] + extra
+    # Marks are in the axes' own list already.
+    handles = list(dict.fromkeys(axes.get_legend_handles_labels()[0] + extra))
     axes.legend(handles=handles, loc="upper right", frameon=True, framealpha=0.9, edgecolor="none")
     return figure
 
@@ -126,7 +136,8 @@ def _draw_loss(axes: Axes, curve: Curve, colour: str, alone: bool) -> None:
 
 
 def _draw_details(axes: Axes, curve: Curve) -> list:
-    """Learning rate on the right and the layouts along the top; gives the legend's handles."""
+    """Learning rate on the right, layouts and incidents below; gives the legend's handles."""
+    marks = _draw_incidents(axes, curve)
     for start, layout in curve.layouts if len(curve.layouts) > 1 else []:
         if start > curve.loss[0][0]:
             axes.axvline(start, color=GREY, linewidth=0.9, linestyle=":")
@@ -140,7 +151,7 @@ def _draw_details(axes: Axes, curve: Curve) -> list:
             color="#505050",
         )
     if not curve.learning_rate:
-        return []
+        return marks
     right = axes.twinx()
     right.spines["top"].set_visible(False)
     right.spines["right"].set_color(GREY)
@@ -158,7 +169,28 @@ def _draw_details(axes: Axes, curve: Curve) -> list:
     # The losses stay in front of it.
     axes.set_zorder(right.get_zorder() + 1)
     axes.patch.set_visible(False)
-    return lines
+    return [*marks, *lines]
+
+
+def _draw_incidents(axes: Axes, curve: Curve) -> list:
+    """A mark below the curve at each step that was not healthy, in its action's form."""
+    handles = []
+    for action, marker in MARKERS.items():
+        steps = [step for step, taken in curve.incidents if taken == action]
+        if not steps:
+            continue
+        handles += axes.plot(
+            steps,
+            [0.08] * len(steps),
+            transform=axes.get_xaxis_transform(),
+            color=COLOURS[4],
+            markeredgecolor="black",
+            markeredgewidth=0.5,
+            marker=marker,
+            linestyle="none",
+            label=f"{action} ({len(steps)})",
+        )
+    return handles
 
 
 def _points(rows: list[dict], key: str) -> Points:
@@ -172,6 +204,13 @@ def _stretches(rows: list[dict]) -> list[tuple[int, str]]:
         if layout is not None and (not found or found[-1][1] != layout):
             found.append((row["step"], str(layout)))
     return found
+
+
+def _incidents(path: Path) -> list[tuple[int, str]]:
+    """Those of the run as it went on; a rewind too, though the run has gone back over its step."""
+    rows = read_rows(path) if path.is_file() else []
+    kept = (row for row in rows if row["action"] == "rewind" or not row.get("superseded"))
+    return [(row["step"], row["action"]) for row in kept]
 
 
 def _step_range(curves: list[Curve]) -> tuple[float, float]:

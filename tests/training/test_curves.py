@@ -41,6 +41,20 @@ def test_the_figure_shows_loss_validation_learning_rate_and_the_change_of_layout
     assert len(right.lines[0].get_xdata()) == 60
 
 
+def test_incidents_are_marked_where_the_run_had_them(run_dir):
+    rows = [
+        {"step": 12, "action": "skip"},
+        {"step": 30, "action": "rewind", "superseded": True},
+        {"step": 55, "action": "skip", "superseded": True},
+    ]
+    (run_dir / "incidents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    left = draw([read_curve(run_dir)]).axes[0]
+    labels = [text.get_text() for text in left.get_legend().get_texts()]
+    assert labels[2:] == ["skip (1)", "rewind (1)", "learning rate"]
+    marks = [line for line in left.lines if line.get_label().startswith("skip")]
+    assert list(marks[0].get_xdata()) == [12]
+
+
 def test_several_runs_share_the_axes_and_are_named(run_dir, tmp_path):
     other = tmp_path / "second"
     other.mkdir()
