@@ -75,7 +75,8 @@ setup(
         ],
         "eval": [],
         "feedback": [],
-        # mistral-common carries a real LLaMA-style SentencePiece model.
-        "dev": ["pytest>=8", "ruff>=0.9", "mistral-common>=1.5"],
+        # mistral-common carries a real LLaMA-style SentencePiece model; preference losses are
+        # compared with TRL's, whose internals the tests name.
+        "dev": ["pytest>=8", "ruff>=0.9", "mistral-common>=1.5", "trl==1.16.0"],
     },
 )

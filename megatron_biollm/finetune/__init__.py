@@ -1,0 +1,1 @@
+"""A dataset and a loss for each way of tuning a pretrained model."""
