@@ -16,6 +16,8 @@ from tests.integration.recipe import ROOT
 LAUNCH, PROGRAM = ROOT / "tools" / "launch.py", Path(__file__).with_name("program.py")
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 ASK_SLURM_S = 1.0
+# A job that lost a node is NODE_FAIL for a moment before SLURM has requeued it.
+SURELY_OVER_S = 10.0
 SLURM = [
     "slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.processes_per_node=2",
     "slurm.cpus_per_node=1", "slurm.exclusive=false", f"slurm.python={sys.executable}",
@@ -62,7 +64,7 @@ class SlurmJob(Job):
     def __init__(self, cluster: slurm.Cluster, *args: object) -> None:
         super().__init__(*args)
         self.cluster, self.id = cluster, ""
-        self._asked, self._state = 0.0, ""
+        self._asked, self._state, self._went_on = 0.0, "", 0.0
 
     def start(self) -> None:
         command = [sys.executable, str(LAUNCH), "sbatch", "--submit", "--config", str(self.empty)]
@@ -75,6 +77,7 @@ class SlurmJob(Job):
         if done.returncode:
             raise RuntimeError(f"sbatch: {done.stderr}")
         self.id, self._asked = done.stdout.split()[-1], 0.0
+        self._went_on = time.monotonic()
 
     def state(self) -> str:
         """As squeue says it, at most every second."""
@@ -87,7 +90,11 @@ class SlurmJob(Job):
 
     def is_over(self) -> bool:
         """Whether nothing will start it again."""
-        return self.state() in OVER
+        state = self.state()
+        if state not in OVER:
+            self._went_on = time.monotonic()
+        waited = time.monotonic() - self._went_on
+        return state in OVER and (state != "NODE_FAIL" or waited > SURELY_OVER_S)
 
     def end(self) -> None:
         self.cluster.run("scancel", self.id, check=False)
@@ -101,7 +108,7 @@ class SlurmJob(Job):
         """It comes back; the job need not wait the two minutes for which SLURM holds it back."""
         self.cluster.start_node(node)
         self.cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-        self.cluster.wait_for(lambda: self.state() in {"PENDING", *OVER}, 300)
+        self.cluster.wait_for(lambda: self.state() == "PENDING" or self.is_over(), 300)
         if self.state() == "PENDING":
             self.cluster.run("scontrol", "update", f"JobId={self.id}", "StartTime=now", check=False)
 
