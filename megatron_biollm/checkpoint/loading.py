@@ -18,14 +18,32 @@ from megatron_biollm.config import UserError
 from megatron_biollm.parallel.parallelize import ParallelModel
 
 
-def load_weights(folder: Path, model: ParallelModel) -> None:
+def load_weights(folder: Path, model: ParallelModel, optional: tuple[str, ...] = ()) -> None:
     """Loads the weights alone from a verified checkpoint into chunks of any layout.
+
+    optional: beginnings of keys; such a weight keeps its value where the checkpoint lacks it.
 
     Raises:
         UserError: a tensor is absent or has another shape.
     """
     with _holding_what_is_needed(folder):
-        _take_weights(model, dist_checkpointing.load(model_content(model), str(folder)))
+        content = model_content(model)
+        absent = _leave_out_absent(content, folder, optional) if optional else False
+        _take_weights(model, dist_checkpointing.load(content, str(folder)), strict=not absent)
+
+
+def _leave_out_absent(content: dict[str, Any], folder: Path, optional: tuple[str, ...]) -> bool:
+    """Takes optional weights that the checkpoint lacks out of what is asked for."""
+    stored = dist_checkpointing.load_tensors_metadata(str(folder)).keys()
+    absent = [
+        (chunk, name)
+        for chunk in content.values()
+        for name, item in chunk.items()
+        if item.key.startswith(optional) and item.key not in stored
+    ]
+    for chunk, name in absent:
+        del chunk[name]
+    return bool(absent)
 
 
 def load_everything(folder: Path, model: ParallelModel, optimizer: MegatronOptimizer) -> None:
@@ -59,6 +77,6 @@ def _holding_what_is_needed(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _take_weights(model: ParallelModel, loaded: dict[str, Any]) -> None:
+def _take_weights(model: ParallelModel, loaded: dict[str, Any], strict: bool = True) -> None:
     for name, chunk in zip(chunk_names(model), model.bare_chunks, strict=True):
-        chunk.load_state_dict(loaded[name])
+        chunk.load_state_dict(loaded[name], strict=strict)

@@ -70,6 +70,8 @@ class Checkpointer:
             rank 0.
         check_sidecars: refuses (UserError) a folder made with another tokenizer or model.
         train_iters: last step of the run, for the forecast of disk use; None makes none.
+        new_weights: beginnings of keys of weights that a checkpoint of another run may lack
+            (`load_weights`); they begin as they were drawn.
     """
 
     def __init__(
@@ -82,11 +84,12 @@ class Checkpointer:
         write_sidecars: Callable[[Path], None],
         check_sidecars: Callable[[Path], None],
         train_iters: Optional[int] = None,
+        new_weights: tuple[str, ...] = (),
     ) -> None:
         self.store = CheckpointStore(directory, config, control, write_sidecars, train_iters)
         self.commits, self.config = self.store.commits, config
         self.model, self.optimizer = model, optimizer
-        self.check_sidecars = check_sidecars
+        self.check_sidecars, self.new_weights = check_sidecars, new_weights
         self.planner = Planner(model.groups.dp_cp, config.fully_parallel_save)
         self.sizes: dict[str, int] = {}
         self.saving: Optional[Save] = None
@@ -244,7 +247,7 @@ class Checkpointer:
         self.check_sidecars(folder)
         stored = json.loads((folder / STATE).read_text())
         if not with_optimizer or stored.get("weights_only", False):
-            load_weights(folder, self.model)
+            load_weights(folder, self.model, self.new_weights)
             self.optimizer.reload_model_params()
             logger.info("took the weights alone from %s", folder)
             return TrainState()

@@ -1,13 +1,21 @@
 """Core's `GPTModel` from sizes, core's configuration, layers and groups."""
 
+from collections.abc import Callable
 from typing import Optional
 
+import torch
 from megatron.core.models.gpt import GPTModel
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.model.spec import build_block_spec
+
+# Makes what takes the place of the output layer, called like it: hidden states [s, b, h] (this
+# rank's part of s under sequence parallelism) and keywords in; (output [s, b, width], None) out.
+# Its `sharded_state_dict` gives the weight under the output layer's name, as core expects, in a
+# ShardedTensor with a key of its own.
+Head = Callable[[TransformerConfig, ProcessGroupCollection], torch.nn.Module]
 
 
 def build_gpt(
@@ -18,6 +26,7 @@ def build_gpt(
     pre_process: bool = True,
     post_process: bool = True,
     vp_stage: Optional[int] = None,
+    head: Optional[Head] = None,
 ) -> GPTModel:
     """One model chunk: embedding if `pre_process`, output layer if `post_process`.
 
@@ -29,8 +38,10 @@ def build_gpt(
         pre_process: this chunk is the first of the pipeline.
         post_process: this chunk is the last of the pipeline.
         vp_stage: index of the chunk on this rank, None without interleaving.
+        head: takes the place of the output layer; without labels the model gives its output,
+            [b, s, width].
     """
-    return GPTModel(
+    model = GPTModel(
         config=config,
         transformer_layer_spec=build_block_spec(transformer_impl, config, vp_stage),
         vocab_size=sizes.padded_vocab_size,
@@ -43,3 +54,6 @@ def build_gpt(
         pg_collection=groups,
         vp_stage=vp_stage,
     )
+    if head is not None and post_process:
+        model.output_layer = head(config, groups)
+    return model

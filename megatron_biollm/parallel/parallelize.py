@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 from megatron.core import tensor_parallel
@@ -18,7 +19,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron_biollm.config import UserError
 from megatron_biollm.device.runtime import Device
 from megatron_biollm.model.config import ModelConfig
-from megatron_biollm.model.gpt import build_gpt
+from megatron_biollm.model.gpt import Head, build_gpt
 from megatron_biollm.model.spec import choose_transformer_impl
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
 
@@ -77,6 +78,7 @@ def parallelize(
     seed: int,
     trainable: bool = True,
     draw_weights: bool = True,
+    head: Optional[Head] = None,
 ) -> ParallelModel:
     """Builds this rank's chunks with weights that depend on the seed alone, not on the layout.
 
@@ -90,6 +92,7 @@ def parallelize(
         trainable: wrap for data parallelism (gradients, their reduction).
         draw_weights: False leaves weights as allocated, for a checkpoint to overwrite; only
             without `trainable`, since core marks parameters for the optimizer as it draws them.
+        head: takes the place of the output layer on the last stage.
 
     Raises:
         UserError: sizes and degrees do not fit, or the layers asked for are absent.
@@ -102,7 +105,7 @@ def parallelize(
     # Core's generators per tensor-parallel rank; nothing draws from them while dropout is 0.
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     chunks = [
-        _build_chunk(sizes, parallel, config, impl[0], groups, stage).to(device.torch_device)
+        _build_chunk(sizes, parallel, config, impl[0], groups, stage, head).to(device.torch_device)
         for stage in range(parallel.virtual_pipeline_model_parallel_size or 1)
     ]
     for chunk in chunks if config.perform_initialization else ():
@@ -233,6 +236,7 @@ def _build_chunk(
     impl: str,
     groups: ProcessGroupCollection,
     stage: int,
+    head: Optional[Head],
 ) -> torch.nn.Module:
     virtual = parallel.virtual_pipeline_model_parallel_size
     first, last = groups.pp.rank() == 0, groups.pp.rank() == groups.pp.size() - 1
@@ -244,6 +248,7 @@ def _build_chunk(
         pre_process=first and stage == 0,
         post_process=last and stage == (virtual or 1) - 1,
         vp_stage=stage if virtual else None,
+        head=head,
     )
 
 

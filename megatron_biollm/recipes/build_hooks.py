@@ -1,4 +1,4 @@
-"""Which hooks a pretraining run has, in their order."""
+"""Which hooks a training run has, in their order."""
 
 from functools import partial
 

@@ -90,10 +90,11 @@ class Validate:
             return
         row["validation_loss"] = None
         with contextlib.suppress(StopTraining):  # every later poll raises it again
-            row["validation_loss"] = self.loss()
+            row.update(self.measure())
 
-    def loss(self) -> float:
-        """Mean loss per token over `eval_iters` global batches.
+    def measure(self) -> dict[str, float]:
+        """`validation_loss`, and every metric of the objective with `validation_` before its name,
+        over `eval_iters` global batches.
 
         Raises:
             StopTraining: the run was asked to stop meanwhile.
@@ -102,7 +103,10 @@ class Validate:
         per_rank = config.global_batch_size // (
             config.micro_batch_size * trainer.model.groups.dp.size()
         )
-        return trainer.evaluate(self.batches(), per_rank, config.eval_iters, self.interrupt.poll)
+        loss, metrics = trainer.evaluate(
+            self.batches(), per_rank, config.eval_iters, self.interrupt.poll
+        )
+        return {f"validation_{name}": value for name, value in {"loss": loss, **metrics}.items()}
 
 
 def finish_validation(
@@ -117,7 +121,7 @@ def finish_validation(
     torch.distributed.broadcast(lacks, src=0, group=interrupt.control)
     for validate in (hook for hook in hooks if lacks and isinstance(hook, Validate)):
         with timed(f"validation of step {state.step}, which a stop had cut short"):
-            metrics.complete(state.step, {"validation_loss": validate.loss()})
+            metrics.complete(state.step, validate.measure())
 
 
 class SaveOrStop:

@@ -1,4 +1,4 @@
-"""What every part of a pretraining recipe needs."""
+"""What every part of a training recipe needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

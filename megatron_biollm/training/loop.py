@@ -29,7 +29,8 @@ def train(
         config: batch sizes and length.
         batches: micro-batches of this rank from `state.consumed_samples` on.
         hooks: called in order after each step with the state and the step's numbers (`loss`,
-            `grad_norm`, `learning_rate`, `step_time_s`, ...), to which a hook may add.
+            `grad_norm`, `learning_rate`, `step_time_s`, ..., the objective's metrics), to which a
+            hook may add.
         guard: decides what becomes of a step that is not healthy; one whose update was skipped
             counts, and its numbers hold `skipped`.
 
@@ -43,7 +44,7 @@ def train(
         result = trainer.train_step(batches, samples // divisor, partial(guard.judge, state))
         action = guard.settle(state, result.action, samples, result.batch_hash)
         guard.remember(state, action, result.loss, result.grad_norm)
-        state.advance(samples, trainer.seq_length)
+        state.advance(samples, trainer.tokens_per_sample)
         trainer.phases.stepped(state.step)
         row = {
             "step": state.step,
@@ -54,6 +55,7 @@ def train(
             "learning_rate": result.learning_rate,
             "step_time_s": time.perf_counter() - start,
             "batch_hash": f"{result.batch_hash:016x}",
+            **result.metrics,
             **({"skipped": True} if action is Action.SKIP else {}),
         }
         for hook in hooks:

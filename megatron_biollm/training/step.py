@@ -5,7 +5,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -16,14 +15,10 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 
 from megatron_biollm.parallel.parallelize import ParallelModel
-from megatron_biollm.training.loss import summed_loss
+from megatron_biollm.training.objective import Batch, Objective, as_core_wants
 from megatron_biollm.training.optimizer import prepare_update
 from megatron_biollm.training.phases import Phases
 from megatron_biollm.training.stability import Action
-
-Batch = dict[str, torch.Tensor]
-MODEL_INPUTS = ("tokens", "labels", "loss_mask", "position_ids")
-
 
 Judge = Callable[[float, float], Action]
 
@@ -35,12 +30,13 @@ class NonFiniteLoss(RuntimeError):
 @dataclass
 class StepResult:
     """Attributes:
-    loss: mean over the tokens that count, of the whole global batch.
-    tokens: tokens that count.
+    loss: mean over what counts, of the whole global batch.
+    tokens: what counts: tokens, or whatever else the objective counts.
     grad_norm: global norm before clipping.
     learning_rate: that the update used.
     batch_hash: of the global batch, the same in every layout.
     action: APPLY if the update was made; else the weights are those of before.
+    metrics: of the objective, over the whole global batch.
     """
 
     loss: float
@@ -49,6 +45,7 @@ class StepResult:
     learning_rate: float
     batch_hash: int
     action: Action = Action.APPLY
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,9 +57,10 @@ class Trainer:
         optimizer: core's optimizer.
         scheduler: core's learning-rate schedule.
         seq_length: tokens per sequence.
-        micro_batch_size: sequences per forward pass.
+        micro_batch_size: samples per forward pass.
         packed: documents of a sequence do not see each other; position ids restart at each.
         phases: told what this rank is doing.
+        objective: what is trained for.
     """
 
     model: ParallelModel
@@ -72,6 +70,12 @@ class Trainer:
     micro_batch_size: int
     packed: bool = False
     phases: Phases = field(default_factory=Phases)
+    objective: Objective = field(default_factory=Objective)
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """Tokens that a sample of the stream takes, padding included."""
+        return self.seq_length * self.objective.rows_per_sample
 
     def train_step(
         self, batches: Iterator[Batch], num_microbatches: int, judge: Optional[Judge] = None
@@ -91,7 +95,7 @@ class Trainer:
         with self.phases("data"):
             taken = list(itertools.islice(batches, num_microbatches))
         with self.phases("forward and backward"):
-            loss, tokens = self._run(taken)
+            loss, tokens, metrics = self._run(taken)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         with self.phases("optimizer"):
             grad_norm = prepare_update(self.optimizer)
@@ -100,7 +104,7 @@ class Trainer:
                 self.optimizer.step_with_ready_grads()
         self.scheduler.step(1)
         hashed = self._global_hash(taken)
-        return StepResult(loss, tokens, grad_norm, learning_rate, hashed, action)
+        return StepResult(loss, tokens, grad_norm, learning_rate, hashed, action, metrics)
 
     @torch.no_grad()
     def evaluate(
@@ -109,32 +113,51 @@ class Trainer:
         num_microbatches: int,
         rounds: int = 1,
         between: Callable[[], None] = lambda: None,
-    ) -> float:
-        """Mean loss per token over the next `num_microbatches` of every rank, `rounds` times.
+    ) -> tuple[float, dict[str, float]]:
+        """Mean loss and metrics over the next `num_microbatches` of every rank, `rounds` times.
 
         The number of rounds does not change a bit of it. `between` is called between them, and
         may raise.
         """
-        self.model.bring_up_to_date()
-        for chunk in self.model.chunks:
-            chunk.eval()
+        self._ready_to_evaluate()
         outputs = []
         for number in range(rounds):
             if number:
                 between()
-            taken = list(itertools.islice(batches, num_microbatches))
-            with self.phases("evaluation"):
-                outputs += self._schedule(taken, forward_only=True)
-        return self._global_mean(outputs)[0]
+            outputs += self._forward_only(batches, num_microbatches)
+        loss, _, metrics = self._global_mean(outputs)
+        return loss, metrics
 
-    def _run(self, batches: list[Batch]) -> tuple[float, int]:
+    @torch.no_grad()
+    def outputs(self, batches: Iterator[Batch], num_microbatches: int) -> list[Batch]:
+        """What the objective puts out (`Outcome.outputs`) for each of the next micro-batches.
+
+        Returns:
+            In their order on the last pipeline stage, nothing on the others.
+        """
+        self._ready_to_evaluate()
+        found = self._forward_only(batches, num_microbatches)
+        return [{k: v for k, v in one.items() if k != "totals"} for one in found]
+
+    def _ready_to_evaluate(self) -> None:
+        self.model.bring_up_to_date()
+        for chunk in self.model.chunks:
+            chunk.eval()
+
+    def _forward_only(self, batches: Iterator[Batch], num_microbatches: int) -> list[Batch]:
+        taken = list(itertools.islice(batches, num_microbatches))
+        with self.phases("evaluation"):
+            return self._schedule(taken, forward_only=True)
+
+    def _run(self, batches: list[Batch]) -> tuple[float, int, dict[str, float]]:
         return self._global_mean(self._schedule(batches, forward_only=False))
 
-    def _schedule(self, batches: list[Batch], forward_only: bool) -> list[dict[str, torch.Tensor]]:
-        model = self.model
-        # Packed documents are one long sequence to core, which wants a batch of one for them.
-        rows = 1 if self.packed else self.micro_batch_size
-        columns = self.seq_length * (self.micro_batch_size if self.packed else 1)
+    def _schedule(self, batches: list[Batch], forward_only: bool) -> list[Batch]:
+        model, rows = self.model, self.micro_batch_size * self.objective.rows_per_sample
+        columns = self.seq_length
+        if self.packed:
+            # One long sequence to core, which wants a batch of one for packed documents.
+            rows, columns = 1, rows * columns
         return get_forward_backward_func()(
             forward_step_func=self._forward_step,
             # The interleaved schedule asks every chunk for each micro-batch, in its own time.
@@ -152,7 +175,7 @@ class Trainer:
         self, batches: Iterator[Batch], chunk: torch.nn.Module
     ) -> tuple[torch.Tensor, Callable]:
         self.phases.tick()
-        return forward_step(batches, chunk, self.packed, self.model.groups)
+        return forward_step(batches, chunk, self.packed, self.model.groups, self.objective)
 
     def _agreed(self, action: Action) -> Action:
         """The sternest action of any rank: no rank must go on alone."""
@@ -169,16 +192,20 @@ class Trainer:
         torch.distributed.all_reduce(mine, group=self.model.groups.dp)
         return mine.item() % 2**63
 
-    def _global_mean(self, outputs: list[dict[str, torch.Tensor]]) -> tuple[float, int]:
+    def _global_mean(self, outputs: list[Batch]) -> tuple[float, int, dict[str, float]]:
+        """Mean loss, what counts, and the metrics; one without any weight is None."""
         groups, device = self.model.groups, next(self.model.chunks[0].parameters()).device
-        total = torch.zeros(2, dtype=torch.float64, device=device)
+        names = self.objective.metrics
+        total = torch.zeros(2 + 2 * len(names), dtype=torch.float64, device=device)
         for output in outputs:
-            total += output["loss_and_tokens"]
+            total += output["totals"]
         torch.distributed.all_reduce(total, group=groups.dp_cp)
         last = torch.distributed.get_process_group_ranks(groups.pp)[-1]
         torch.distributed.broadcast(total, src=last, group=groups.pp)
-        loss, tokens = total.tolist()
-        return loss / max(tokens, 1.0), int(tokens)
+        loss, tokens, *pairs = total.tolist()
+        sums, weights = pairs[::2], pairs[1::2]
+        means = [s / w if w else None for s, w in zip(sums, weights, strict=True)]
+        return loss / max(tokens, 1.0), int(tokens), dict(zip(names, means, strict=True))
 
 
 def must_be_finite(loss: float, grad_norm: float) -> Action:
@@ -190,31 +217,35 @@ def must_be_finite(loss: float, grad_norm: float) -> Action:
 
 
 def forward_step(
-    batches: Iterator[Batch], chunk: torch.nn.Module, packed: bool, groups: Any
+    batches: Iterator[Batch],
+    chunk: torch.nn.Module,
+    packed: bool,
+    groups: Any,
+    objective: Objective,
 ) -> tuple[torch.Tensor, Callable]:
     """One micro-batch through one model chunk, as core's schedules call it."""
-    device, whole = next(chunk.parameters()).device, next(batches)
-    batch = {name: whole[name].to(device, non_blocking=True) for name in MODEL_INPUTS}
+    device, whole = next(chunk.parameters()).device, objective.inputs(next(batches))
+    batch = {name: value.to(device, non_blocking=True) for name, value in whole.items()}
     extra = {}
     if packed:
         batch, extra["packed_seq_params"] = pack(batch)
     batch = on_this_context_rank(batch, groups.cp.rank(), groups.cp.size())
-    token_loss = chunk(
-        batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
+    output = objective.forward(chunk, batch, **extra)
+    return output, lambda last: as_core_wants(
+        objective.outcome(last, batch, groups), objective.metrics
     )
-    return token_loss, partial(summed_loss, loss_mask=batch["loss_mask"])
 
 
 def pack(batch: Batch) -> tuple[Batch, PackedSeqParams]:
     """Joins the rows to one sequence of documents; each starts where its position id is 0.
 
     Args:
-        batch: [b, s] tensors.
+        batch: [b, s] tensors, and others.
 
     Returns:
-        [1, b*s] tensors and the boundaries of the documents.
+        [1, b*s] tensors, the others as they are, and the boundaries of the documents.
     """
-    flat = {name: value.reshape(1, -1) for name, value in batch.items()}
+    flat = batch | {name: value.reshape(1, -1) for name, value in per_token(batch).items()}
     starts = (flat["position_ids"][0] == 0).nonzero()[:, 0]
     end = starts.new_tensor([flat["tokens"].shape[1]])
     boundaries = torch.cat((starts, end)).to(torch.int32)
@@ -228,20 +259,26 @@ def pack(batch: Batch) -> tuple[Batch, PackedSeqParams]:
     )
 
 
+def per_token(batch: Batch) -> Batch:
+    """The tensors that have a value for every token."""
+    shape = batch["tokens"].shape
+    return {name: value for name, value in batch.items() if value.shape == shape}
+
+
 def on_this_context_rank(batch: Batch, rank: int, size: int) -> Batch:
     """Keeps chunks `rank` and `2 * size - 1 - rank` of 2 * size along the sequence.
 
     Core has the same function, with signatures that differ over the supported range.
 
     Args:
-        batch: [b, s] tensors; s divides by 2 * size.
+        batch: [b, s] tensors, and others, which are kept whole; s divides by 2 * size.
         rank: of this process in the context-parallel group.
         size: of that group.
     """
     if size == 1:
         return batch
-    kept = {}
-    for name, value in batch.items():
+    kept = dict(batch)
+    for name, value in per_token(batch).items():
         chunks = value.chunk(2 * size, dim=1)
         kept[name] = torch.cat((chunks[rank], chunks[2 * size - 1 - rank]), dim=1)
     return kept

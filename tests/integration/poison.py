@@ -24,17 +24,17 @@ def poisoned(what: str, when: str, rank: int = 0) -> Iterator[None]:
 
     run = Trainer._run
 
-    def poisoned_run(self: Any, batches: list) -> tuple[float, int]:
-        loss, tokens = run(self, batches)
+    def poisoned_run(self: Any, batches: list) -> tuple:
+        loss, *rest = run(self, batches)
         if not is_the_time(self, batches, when):
-            return loss, tokens
+            return loss, *rest
         if what == "spike":
             for buffer in buffers(self):
                 buffer.grad_data.mul_(10)
-            return loss * 10, tokens
+            return loss * 10, *rest
         if what == "gradient" and rank == int(os.environ["RANK"]):
             buffers(self)[0].grad_data.fill_(math.nan)
-        return math.nan if what == "loss" else loss, tokens
+        return math.nan if what == "loss" else loss, *rest
 
     with mock.patch.object(Trainer, "_run", poisoned_run):
         yield

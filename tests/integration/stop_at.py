@@ -26,15 +26,15 @@ def pretrain_stopped(overrides: list[str], moment: str, rank: int) -> int:
 @contextlib.contextmanager
 def signalled(moment: str) -> Iterator[None]:
     from megatron_biollm.checkpoint.sharded import Checkpointer
-    from megatron_biollm.recipes import pretrain
+    from megatron_biollm.recipes import pretrain, run_task
     from megatron_biollm.recipes.hooks import LogMetrics
     from megatron_biollm.training.step import Trainer
 
     name, _, number = moment.partition(" ")
     place, attribute, condition = {
         "index": (pretrain, "check_vocabulary", _always),
-        "model": (pretrain, "parallelize", _always),
-        "restored": (pretrain, "take_hyperparameters", _always),
+        "model": (run_task, "parallelize", _always),
+        "restored": (run_task, "take_hyperparameters", _always),
         "step": (LogMetrics, "__call__", lambda self, state, row: state.step == int(number)),
         "evaluation": (Trainer, "_schedule", _nth_evaluation(int(number or 0))),
         "save": (Checkpointer, "_plan", _always),
