@@ -21,6 +21,7 @@ setup(
             "model/presets/*.yaml",
             "planner/*.yaml",
             "tokenizer/*.json",
+            "tokenizer/templates/*.jinja",
             "launch/*.sh",
             "corpus/page/*.j2",
             "corpus/page/*.css",
@@ -33,6 +34,8 @@ setup(
         "megatron-core>=0.16.1,<0.20",
         "torch>=2.6,<3",
         "transformers>=5.0",
+        # Which renders chat templates with it, without declaring it.
+        "jinja2>=3.1.6",
         "tokenizers>=0.22",
         "sentencepiece>=0.2",
         # sentencepiece reads its own model format through it, without declaring it.

@@ -12,6 +12,11 @@ from typing import Any, Optional
 from megatron_biollm.config import UserError, option
 from megatron_biollm.tokenizer.hf_files import sentencepiece_to_hf, write_hf_files
 from megatron_biollm.tokenizer.plain_files import load_plain
+from megatron_biollm.tokenizer.template_source import (
+    TEMPLATE_FILE,
+    TRAINING_TEMPLATE_FILE,
+    named_template,
+)
 
 HUGGING_FACE_TYPES = ("HuggingFaceTokenizer",)
 SENTENCEPIECE_TYPES = ("SentencePieceTokenizer", "GPTSentencePieceTokenizer", "Llama2Tokenizer")
@@ -25,7 +30,8 @@ _COPIED_FILES = (
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
-    "chat_template.jinja",
+    TEMPLATE_FILE,
+    TRAINING_TEMPLATE_FILE,
     EXTENSION_FILE,
 )
 # Ids of this text tell tokenizers apart whose vocabularies are equal and whose treatment of
@@ -47,6 +53,11 @@ class TokenizerConfig:
     tokenizer_hf_no_include_special_tokens: bool = option(
         False, "leave out the BOS or EOS which a Hugging Face tokenizer's own rule adds to a text"
     )
+    chat_template: Optional[str] = option(
+        None,
+        "form of conversations: default, llama2, a .jinja file or a folder with one; null takes "
+        "the tokenizer's own, or else default",
+    )
 
     def __post_init__(self) -> None:
         known = HUGGING_FACE_TYPES + SENTENCEPIECE_TYPES
@@ -65,6 +76,7 @@ class Tokenizer:
     eod: id written after each document. bos, pad: ids, or None where the tokenizer has none.
     sha256: digest of what decides ids: vocabulary, merges, special tokens and the ids of a fixed
         probe text. The same for every copy, wherever it lies and whoever saved it.
+    chat_template: Jinja source that is saved beside the files; None keeps the folder's own.
     """
 
     name: str
@@ -74,6 +86,7 @@ class Tokenizer:
     eod: int
     bos: Optional[int]
     pad: Optional[int]
+    chat_template: Optional[str] = None
 
     def encode(self, text: str) -> list[int]:
         """The ids Megatron-LM's preprocess_data writes for this text, before its EOD.
@@ -97,6 +110,13 @@ class Tokenizer:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes files that this room and `transformers.AutoTokenizer` load to the same ids."""
+        folder = Path(folder)
+        self._save_files(folder)
+        if self.chat_template is not None:
+            (folder / TRAINING_TEMPLATE_FILE).unlink(missing_ok=True)
+            (folder / TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
+
+    def _save_files(self, folder: Path) -> None:
         raise NotImplementedError
 
     def _content(self) -> dict[str, Any]:
@@ -128,9 +148,14 @@ def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
             f"tokenizer.tokenizer_model {path} does not exist; give a local path (a tokenizer of "
             "the Hugging Face hub must be downloaded first)"
         )
+    tokenizer: Tokenizer
     if config.tokenizer_type in SENTENCEPIECE_TYPES:
-        return SentencePieceTokenizer(path, config.tokenizer_type)
-    return HuggingFaceTokenizer(path, config.tokenizer_hf_no_include_special_tokens)
+        tokenizer = SentencePieceTokenizer(path, config.tokenizer_type)
+    else:
+        tokenizer = HuggingFaceTokenizer(path, config.tokenizer_hf_no_include_special_tokens)
+    if config.chat_template is not None:
+        tokenizer.chat_template = named_template(config.chat_template)
+    return tokenizer
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -141,7 +166,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, folder: Path, no_include_special_tokens: bool = False):
         self.folder, self.name = folder, folder.resolve().name
         self.no_include_special_tokens = no_include_special_tokens
-        self._backend, ids = load_plain(folder) or self._load_with_transformers()
+        self._backend, ids = load_plain(folder) or self._with_transformers()
         # Documents are encoded whole, whatever length limit or padding the files ask for.
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -152,14 +177,14 @@ class HuggingFaceTokenizer(Tokenizer):
     @functools.cached_property
     def transformers_tokenizer(self) -> Any:
         """The tokenizer as `transformers` loads it; taken only by who needs more than ids."""
-        return _load_transformers(self.folder)
+        return load_with_transformers(self.folder)
 
     @property
     def backend(self) -> Any:
         """The tokenizer of the `tokenizers` library."""
         return self._backend
 
-    def _load_with_transformers(self) -> tuple[Any, dict[str, Optional[int]]]:
+    def _with_transformers(self) -> tuple[Any, dict[str, Optional[int]]]:
         loaded = self.transformers_tokenizer
         names = ("bos_token", "eos_token", "pad_token")
         return loaded.backend_tokenizer, {name: getattr(loaded, f"{name}_id") for name in names}
@@ -177,8 +202,7 @@ class HuggingFaceTokenizer(Tokenizer):
         by_id = {i: piece for piece, i in self._backend.get_vocab(with_added_tokens=True).items()}
         return [by_id.get(i) for i in range(self.vocab_size)]
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        folder = Path(folder)
+    def _save_files(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # The files as they are, where they say by themselves what class loads them: what
         # transformers writes anew is not always readable by its older versions.
@@ -222,13 +246,13 @@ class SentencePieceTokenizer(Tokenizer):
     def pieces(self) -> list[str | None]:
         return [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def _save_files(self, folder: Path) -> None:
         backend, special_tokens = sentencepiece_to_hf(self.path)
-        folder = Path(folder)
         write_hf_files(backend, folder, **special_tokens)
         shutil.copyfile(self.path, folder / "tokenizer.model")
-        if (self.folder / EXTENSION_FILE).is_file():
-            shutil.copyfile(self.folder / EXTENSION_FILE, folder / EXTENSION_FILE)
+        for name in (EXTENSION_FILE, TEMPLATE_FILE, TRAINING_TEMPLATE_FILE):
+            if (self.folder / name).is_file() and self.folder.resolve() != folder.resolve():
+                shutil.copyfile(self.folder / name, folder / name)
 
     def _content(self) -> dict[str, Any]:
         pieces = range(self.vocab_size)
@@ -238,7 +262,12 @@ class SentencePieceTokenizer(Tokenizer):
         }
 
 
-def _load_transformers(folder: Path) -> Any:
+def load_with_transformers(folder: Path) -> Any:
+    """The fast tokenizer that `transformers.AutoTokenizer` loads from a folder.
+
+    Raises:
+        UserError: no folder, no tokenizer in it, or one without a fast form.
+    """
     if not folder.is_dir():
         raise UserError(
             f"tokenizer.tokenizer_model {folder} is a file, and HuggingFaceTokenizer needs the "
