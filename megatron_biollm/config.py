@@ -38,7 +38,7 @@ def section(cls: type, help: str) -> Any:
 
 def load_config(
     cls: type[T],
-    path: str | Path | Sequence[str | Path] | None = None,
+    path: str | Path | Sequence[str | Path | dict[str, Any]] | None = None,
     overrides: Iterable[str] = (),
 ) -> T:
     """Builds `cls` from its defaults, YAML files and dotted overrides, in that order.
@@ -46,24 +46,17 @@ def load_config(
     Args:
         cls: a dataclass made of options and sections.
         path: YAML file, or several, of which a later one goes over an earlier one field by field;
-            None takes the defaults alone.
+            None takes the defaults alone. A nested dict stands for what a file would hold.
         overrides: strings of the form `section.field=value`.
 
     Raises:
         UserError: unreadable file, unknown key, wrong type, or a rule checked in a
             `__post_init__` of one of the sections.
     """
-    overrides = list(overrides)
-    for text in overrides:
-        if "=" not in text:
-            raise UserError(
-                f"override {text!r} is not of the form section.field=value; "
-                f"write for example training.train_iters=100"
-            )
     paths = [path] if isinstance(path, str | Path) else path or []
     layers = [_read_yaml(path) for path in paths]
     try:
-        layers.append(OmegaConf.from_dotlist(overrides))
+        layers.append(_read_overrides(overrides))
         for layer in layers:
             _check_keys(cls, OmegaConf.to_container(layer), prefix="")
         typed = OmegaConf.merge(OmegaConf.structured(cls), _empty_sections(cls), *layers)
@@ -71,6 +64,22 @@ def load_config(
     except OmegaConfBaseException as error:
         raise UserError(_explain(error)) from error
     return _build(cls, values)
+
+
+def read_layers(
+    paths: Sequence[str | Path | dict[str, Any]], overrides: Iterable[str] = ()
+) -> dict[str, Any]:
+    """What files and overrides say together, as plain values that nothing has checked.
+
+    Raises:
+        UserError: unreadable file, or an override that is none.
+    """
+    layers = [_read_yaml(path) for path in paths]
+    try:
+        merged = OmegaConf.merge(*layers, _read_overrides(overrides))
+        return OmegaConf.to_container(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(_explain(error)) from error
 
 
 def dump_config(config: Any) -> str:
@@ -90,7 +99,20 @@ def help_text(cls: type, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def _read_yaml(path: str | Path) -> Any:
+def _read_overrides(overrides: Iterable[str]) -> Any:
+    overrides = list(overrides)
+    for text in overrides:
+        if "=" not in text:
+            raise UserError(
+                f"override {text!r} is not of the form section.field=value; "
+                f"write for example training.train_iters=100"
+            )
+    return OmegaConf.from_dotlist(overrides)
+
+
+def _read_yaml(path: str | Path | dict[str, Any]) -> Any:
+    if isinstance(path, dict):
+        return OmegaConf.create(path)
     path = Path(path)
     if not path.is_file():
         raise UserError(f"config file {path} does not exist; give the path of a run's YAML file")

@@ -9,6 +9,17 @@ import yaml
 from megatron_biollm.config import UserError, option
 
 PRESETS = Path(__file__).parent / "presets"
+# What the shapes of weights follow from, the padding of the vocabulary left out, and what decides
+# besides them what weights mean.
+SIZES = (
+    "num_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "num_query_groups",
+    "ffn_hidden_size",
+    "vocab_size",
+)
+CONSTANTS = ("rotary_base", "norm_epsilon")
 TRANSFORMER_IMPLS = ("auto", "transformer_engine", "local")
 
 

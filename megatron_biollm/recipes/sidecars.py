@@ -13,21 +13,11 @@ import yaml
 
 from megatron_biollm.config import UserError, dump_config
 from megatron_biollm.log import get_logger
-from megatron_biollm.model.config import ModelConfig
+from megatron_biollm.model.config import CONSTANTS, SIZES, ModelConfig
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.tokenizer.manifest import MANIFEST_FILE, TokenizerManifest, save_tokenizer
 from megatron_biollm.tokenizer.tokenizer import Tokenizer
 
-# The padded vocabulary is in the tokenizer's manifest.
-SIZES = (
-    "num_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "num_query_groups",
-    "ffn_hidden_size",
-    "vocab_size",
-)
-CONSTANTS = ("rotary_base", "norm_epsilon")
 PACKAGES = (
     "megatron_biollm",
     "megatron-core",
