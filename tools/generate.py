@@ -6,6 +6,13 @@
         --temperature 0.8 --top-p 0.95 --num-samples 3 --json \\
         parallel.tensor_model_parallel_size=2 parallel.pipeline_model_parallel_size=2
 
+    python tools/generate.py --checkpoint runs/sft --chat --prompt "What is hepatitis?" --greedy
+    python tools/generate.py --checkpoint runs/sft --chat --prompt-file held_out.jsonl --json
+
+With --chat a prompt is what a user says, and the model answers in the form of its chat template,
+up to the stop token; --prompt-file then has JSON lines, {"messages": [...]} or {"prompt": [...]},
+and an answer that ends such a conversation is left out and given anew.
+
 Model and tokenizer are those of the checkpoint, which is verified first; a run's folder means its
 newest good one. Standard output has the continuations, without their prompts: a single one appears
 as it is written, several follow one after another. The layout may be another than in training.
@@ -40,6 +47,7 @@ def main() -> None:
         arguments.device,
         arguments.overrides,
         write if streams and single else None,
+        arguments.batch_size,
     )
     if not speaks:
         return
@@ -61,6 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--checkpoint", type=Path, required=True, help="run, its checkpoints/, or one step_*")
     add("--prompt", action="append", default=[], help="text to continue; may be given repeatedly")
     add("--prompt-file", help="file with one prompt, of any number of lines; - reads stdin")
+    add("--chat", action="store_true", help="prompts are conversations to answer")
+    add("--system", help="with --chat: message put before conversations that have none")
     add("--max-new-tokens", type=int, default=128, help="most tokens to write [128]")
     add("--greedy", action="store_true", help="always the likeliest token, nothing is drawn")
     add("--temperature", type=float, help="below 1 sharpens, above 1 flattens [1]")
@@ -68,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--top-p", type=float, help="draw from the likeliest tokens that reach this [1]")
     add("--seed", type=int, help="the same text for the same seed, in every layout [1234]")
     add("--num-samples", type=positive, default=1, help="continuations of each prompt [1]")
+    add("--batch-size", type=positive, default=32, help="rows at once, for memory [32]")
     add("--no-stream", action="store_true", help="print when all is written")
     add("--json", action="store_true", help="prompt, text, ids and why it ended, as JSON")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -92,13 +103,45 @@ def sampling_arguments(arguments: argparse.Namespace) -> dict:
     return given | {"greedy": arguments.greedy, "max_new_tokens": arguments.max_new_tokens}
 
 
-def read_prompts(arguments: argparse.Namespace) -> list[str]:
+def read_prompts(arguments: argparse.Namespace) -> list:
+    """Texts to continue; with --chat, the messages of conversations to answer."""
+    if arguments.system is not None and not arguments.chat:
+        raise UserError("--system is a message of a conversation; give --chat too")
     prompts = list(arguments.prompt)
-    if arguments.prompt_file is not None:
-        prompts.append(read_text(arguments.prompt_file))
+    text = None if arguments.prompt_file is None else read_text(arguments.prompt_file)
+    if arguments.chat:
+        prompts = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        prompts += read_conversations(text or "", arguments.prompt_file)
+        prompts = [with_system(messages, arguments.system) for messages in prompts]
+    elif text is not None:
+        prompts.append(text)
     if not prompts:
         raise UserError("no prompt; give --prompt TEXT, or --prompt-file FILE (- for stdin)")
     return prompts
+
+
+def read_conversations(text: str, name: str) -> list[list[dict]]:
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            messages = row["messages"] if "messages" in row else row["prompt"]
+            answered = messages[-1]["role"] == "assistant"
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"--prompt-file {name}, line {number}: {line[:60]!r} is no conversation; give "
+                f'{{"messages": [{{"role": "user", "content": ...}}]}} a line'
+            ) from error
+        found.append(messages[:-1] if answered else messages)
+    return found
+
+
+def with_system(messages: list[dict], system: str | None) -> list[dict]:
+    if system is None or (messages and messages[0].get("role") == "system"):
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def read_text(name: str) -> str:
@@ -120,10 +163,10 @@ def write(row: int, piece: str) -> None:
     print(piece, end="", flush=True)
 
 
-def as_json(prompt: str, row) -> dict:
+def as_json(prompt: str | list[dict], row) -> dict:
     return {
         "prompt": prompt,
-        "text": row.text,
+        "text": row.text if isinstance(prompt, str) else row.text.strip(),
         "finish_reason": row.finish_reason,
         "prompt_tokens": row.prompt_tokens,
         "tokens": row.tokens,

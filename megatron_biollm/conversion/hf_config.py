@@ -119,9 +119,12 @@ def hf_config(
     }
 
 
-def generation_config(bos: int | None, eos: int | None, pad: int | None) -> dict[str, Any]:
-    """`generation_config.json`; what is None is left to the library."""
-    ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+def generation_config(
+    bos: int | None, eos: int | None, pad: int | None, stop: int | None = None
+) -> dict[str, Any]:
+    """`generation_config.json`; what is None is left to the library. stop: ends an answer."""
+    ends = eos if stop in (None, eos) else [stop, eos]
+    ids = {"bos_token_id": bos, "eos_token_id": ends, "pad_token_id": pad}
     return {"_from_model_config": True, **{k: v for k, v in ids.items() if v is not None}}
 
 

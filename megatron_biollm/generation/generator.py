@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Optional
 
 import torch
@@ -31,10 +32,11 @@ class Continuation:
 
     Attributes:
         prompt_tokens: ids of the prompt.
-        tokens: ids that follow, without the end-of-document id.
+        tokens: ids that follow, without the one that ends them.
         text: of `tokens`.
-        finish_reason: "eod" (the model ended the document), "length" (of the continuation or of
-            the model's context), "stopped" (by the caller), or empty while it is written.
+        finish_reason: "eod" (the model ended the document or its answer), "length" (of the
+            continuation or of the model's context), "stopped" (by the caller), or empty while it
+            is written.
     """
 
     prompt_tokens: list[int]
@@ -80,24 +82,44 @@ class Generator:
         prompts: Sequence[Sequence[int]],
         options: SamplingOptions,
         on_text: Optional[OnText] = None,
+        batch_size: int = 0,
     ) -> list[Continuation]:
-        """Continues every prompt, one token for all of them at a time.
+        """Continues every prompt, one token for all of a batch at a time.
 
         Prompts may differ in length: the shortest is read in one pass, and the others go on with
-        their own tokens where it begins to write. No padding is seen by any row.
+        their own tokens where it begins to write. No padding is seen by any row. batch_size: rows
+        at once, which memory limits; 0 for all. The text is the same for any.
 
         Raises:
             UserError: no prompt, an empty one, or one that fills the context; or the model's
                 output is not a number.
         """
+        if not prompts:
+            raise UserError("no prompt to continue; give at least one")
         for prompt in prompts:
             self._check_length(prompt)
         rows = [Continuation(list(prompt)) for prompt in prompts]
         streams = [TextStream(self.tokenizer, prompt) for prompt in prompts]
         chance = row_generators(options.seed, prompts)
-        longest = max(len(prompt) for prompt in prompts) + options.max_new_tokens
+        for start in range(0, len(rows), batch_size or len(rows)):
+            part = slice(start, start + (batch_size or len(rows)))
+            tell = None if on_text is None else partial(_tell, on_text, start)
+            self._write(rows[part], streams[part], chance[part], options, tell)
+        return rows
+
+    def _write(
+        self,
+        rows: list[Continuation],
+        streams: list[TextStream],
+        chance: list[torch.Generator],
+        options: SamplingOptions,
+        on_text: Optional[OnText],
+    ) -> None:
+        """Fills `rows`, all of them at once."""
+        lengths = [len(row.prompt_tokens) for row in rows]
+        longest = max(lengths) + options.max_new_tokens
         cache = KeyValueCache(len(rows), min(longest, self.max_length))
-        tokens_bs = self._columns(rows, 0, min(len(prompt) for prompt in prompts))
+        tokens_bs = self._columns(rows, 0, min(lengths))
         with inference(self.model):
             while any(not row.finish_reason for row in rows):
                 logits = forward(self.model, tokens_bs, cache)
@@ -106,7 +128,6 @@ class Generator:
                 for i, token in zip(writing, chosen, strict=True):
                     self._take(rows[i], i, token, streams[i], options, on_text)
                 tokens_bs = self._columns(rows, cache.length, cache.length + 1)
-        return rows
 
     def _check_length(self, prompt: Sequence[int]) -> None:
         if not prompt:
@@ -158,7 +179,7 @@ class Generator:
         options: SamplingOptions,
         on_text: Optional[OnText],
     ) -> None:
-        if token == self.tokenizer.eod:
+        if token == self.tokenizer.eod or token in options.stop_ids:
             row.finish_reason = "eod"
         else:
             row.tokens.append(token)
@@ -171,6 +192,10 @@ class Generator:
         row.text += piece
         if piece and on_text is not None and on_text(index, piece):
             row.finish_reason = row.finish_reason or "stopped"
+
+
+def _tell(on_text: OnText, start: int, row: int, piece: str) -> Optional[bool]:
+    return on_text(start + row, piece)
 
 
 def _writes(row: Continuation, length: int) -> bool:

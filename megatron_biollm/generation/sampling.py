@@ -21,6 +21,7 @@ class SamplingOptions:
         top_k: only the k likeliest tokens; 0 for all.
         top_p: only the likeliest tokens that together reach this probability; 1 for all.
         seed: the same seed gives the same text, in every layout and batch.
+        stop_ids: tokens that end a continuation, beside the end of the document.
 
     Raises:
         UserError: a number out of its range.
@@ -32,6 +33,7 @@ class SamplingOptions:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 1234
+    stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         rules = {

@@ -26,8 +26,11 @@ from megatron_biollm.parallel.process_groups import (
     destroy_process_groups,
 )
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
+from megatron_biollm.tokenizer.chat_template import load_chat_template, own_template
 from megatron_biollm.tokenizer.manifest import load_tokenizer
 
+# A text to continue, or the messages of a conversation to answer.
+Prompt = str | list[dict[str, str]]
 Group = torch.distributed.ProcessGroup
 logger = get_logger(__name__)
 
@@ -41,23 +44,26 @@ class GenerateConfig:
 
 def generate(
     checkpoint: Path,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     options: SamplingOptions,
     num_samples: int = 1,
     device_name: str = "auto",
     overrides: Sequence[str] = (),
     on_text: Optional[Callable[[int, str], None]] = None,
+    batch_size: int = 0,
 ) -> list[Continuation]:
     """Continues each prompt `num_samples` times; every rank returns the same rows.
 
     Args:
         checkpoint: folder of a step; or of a run or its `checkpoints`, for the newest good one.
-        prompts: those of rank 0 count.
+        prompts: texts to continue, or conversations to answer, which are written by the
+            checkpoint's chat template and end at its stop token; those of rank 0 count.
         options: how continuations are chosen.
         num_samples: continuations of each prompt, which follow each other.
         device_name: cpu, cuda or auto.
         overrides: `parallel.field=value`; see `choose_layout`.
         on_text: rank 0 calls it with a row and its new text, as it comes.
+        batch_size: rows at once; 0 for all.
 
     Raises:
         UserError: anything in the checkpoint, the prompts or the layout that a user can mend.
@@ -70,13 +76,38 @@ def generate(
         config = load_run_config(folder / "config.yaml")
         layout = choose_layout(asked, config.parallel, control.size())
         generator = build_generator(folder, config, layout, device)
-        ids = [generator.encode(prompt) for prompt in _of_rank_0(list(prompts), control)]
+        ids, options = encode_prompts(generator, _of_rank_0(list(prompts), control), options)
         rows = [prompt for prompt in ids for _ in range(num_samples)]
-        start = time.perf_counter()
-        written = generator.generate(rows, options, on_text if control.rank() == 0 else None)
+        tell, start = on_text if control.rank() == 0 else None, time.perf_counter()
+        written = generator.generate(rows, options, tell, batch_size)
         tokens, seconds = sum(len(row.tokens) for row in written), time.perf_counter() - start
         logger.info("%d tokens in %.1f s, %.1f tokens/s", tokens, seconds, tokens / seconds)
         return written
+
+
+def encode_prompts(
+    generator: Generator, prompts: Sequence[Prompt], options: SamplingOptions
+) -> tuple[list[list[int]], SamplingOptions]:
+    """The ids of texts and conversations, and the options with the stop token of the latter.
+
+    Raises:
+        UserError: a conversation that cannot be answered, or a prompt that fills the context.
+    """
+    if all(isinstance(prompt, str) for prompt in prompts):
+        return [generator.encode(prompt) for prompt in prompts], options
+    tokenizer = generator.tokenizer
+    if own_template(tokenizer) is None:
+        logger.warning(
+            "the checkpoint has no chat template, so it was hardly trained on conversations; the "
+            "built-in default writes them"
+        )
+    template = load_chat_template(tokenizer)
+    ids = [
+        generator.encode(prompt) if isinstance(prompt, str) else template.encode_prompt(prompt)
+        for prompt in prompts
+    ]
+    stops = (*options.stop_ids, template.stop_id)
+    return ids, dataclasses.replace(options, stop_ids=stops)
 
 
 def candidates(path: Path) -> list[Path]:

@@ -190,3 +190,24 @@ def encoded(folder, prompts):
 def test_an_empty_prompt_begins_a_document(world, tokenizer_folder, tokenizer):
     (ids,) = world.run(1, encoded, tokenizer_folder, ["", "the cells"])
     assert ids == [[tokenizer.eod], tokenizer.encode("the cells")]
+
+
+def written_with(folder, options, batch_size=0):
+    generator = small_model.build_generator(folder, layout())
+    told = []
+    rows = generator.generate(PROMPTS * 2, options, lambda row, _: told.append(row), batch_size)
+    return plain(rows), set(told)
+
+
+def test_the_size_of_batches_changes_no_text(world, tokenizer_folder):
+    rows = [world.run(1, written_with, tokenizer_folder, SAMPLED, size)[0] for size in (0, 1, 4)]
+    assert rows[0] == rows[1] == rows[2] and max(rows[0][1]) == 5
+
+
+def test_a_stop_token_ends_a_text_and_is_not_part_of_it(world, alone, tokenizer_folder):
+    (row, *_) = alone[GREEDY]
+    stop = next(token for token in row["tokens"][5:] if token not in row["tokens"][:5])
+    options = SamplingOptions(max_new_tokens=30, greedy=True, stop_ids=(stop,))
+    ((rows, _),) = world.run(1, written_with, tokenizer_folder, options)
+    assert rows[0]["tokens"] == row["tokens"][: row["tokens"].index(stop)]
+    assert rows[0]["finish_reason"] == "eod"

@@ -64,9 +64,23 @@ def test_several_texts_are_told_apart(world, run_dir):
     assert second == ""
 
 
+def test_conversations_are_answered(world, run_dir):
+    arguments = [f"--checkpoint={run_dir}", "--chat", "--greedy", "--max-new-tokens=3", "--json"]
+    arguments += ["--device=cpu", "--prompt-file=-", "--prompt=b", "--system=Say"]
+    asked, answered = {"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}
+    lines = [{"messages": [asked, answered]}, {"prompt": [asked], "chosen": [answered]}]
+    text = "\n".join(map(json.dumps, lines))
+    (output,) = world.run(1, main, arguments, text, joined=False)
+    rows = json.loads(output)
+    said = [[message["content"] for message in row["prompt"]] for row in rows]
+    assert said == [["Say", "b"], ["Say", "a"], ["Say", "a"]]
+    assert rows[1] == rows[2] and all(len(row["tokens"]) == 3 for row in rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--prompt", "a", "--system", "b"], "--system is a message of a conversation"),
         (["--prompt", "a", "--greedy", "--top-k", "5"], "--greedy draws nothing, so --top-k"),
         ([], "no prompt; give --prompt TEXT"),
         (["--prompt-file", "missing.txt"], "--prompt-file missing.txt cannot be read"),
@@ -76,6 +90,13 @@ def test_what_cannot_be_done_is_one_message_and_status_2(tmp_path, arguments, me
     done = run("--checkpoint", tmp_path, *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert f"error: {message}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_line_that_is_no_conversation_is_named(tmp_path):
+    (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "user"}]}\n\n{"text": "x"}\n')
+    file = tmp_path / "chats.jsonl"
+    done = run("--checkpoint", tmp_path, "--chat", "--prompt-file", file)
+    assert done.returncode == 2 and "line 3" in done.stderr and "is no conversation" in done.stderr
 
 
 def test_a_prompt_file_must_be_text(tmp_path):
