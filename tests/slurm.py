@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -97,10 +97,17 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """Kills a node's daemon and all that its jobs run there, as a power cut does."""
         os.kill(int((self.folder / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
+        jobs = list(self._jobs_on(node))
+        # The daemons of the steps first: they would still tell SLURM that their programs died.
+        for process in [p for job in jobs if (p := _step_daemon(job))] + jobs:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def _jobs_on(self, node: str) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if self._is_job_of(node, process.environ()):
-                    process.kill()
+                    yield process
 
     def _is_job_of(self, node: str, environment: dict[str, str]) -> bool:
         """Other clusters of this machine have nodes of the same name."""
@@ -135,6 +142,12 @@ class Cluster:
                 return
             time.sleep(0.5)
         raise RuntimeError(f"the nodes do not come up: {states}; logs in {self.folder}")
+
+
+def _step_daemon(process: psutil.Process) -> psutil.Process | None:
+    with contextlib.suppress(psutil.Error):
+        return next((p for p in process.parents() if p.name().startswith("slurmstepd")), None)
+    return None
 
 
 def _free_ports(count: int) -> list[int]:

@@ -45,6 +45,7 @@ CORE_FILES = {
     "data/gpt_dataset.py",
     "model/spec.py",
     "model/gpt.py",
+    "model/scalar_head.py",
     "parallel/process_groups.py",
     "parallel/parallelize.py",
     "training/optimizer.py",

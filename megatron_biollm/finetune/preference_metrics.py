@@ -1,16 +1,42 @@
 """What a preference run reports, under TRL's names where it has them.
 
-Every value is a sum over pairs or answers, so that sums of micro-batches and ranks add up; a mean
-is what comes of dividing by their number.
+A metric is a sum and a weight, so that those of micro-batches and ranks add up; the quotient of
+both totals is what is logged.
 """
 
 import torch
 
 from megatron_biollm.finetune.preference_loss import PairLogps
 
+Metrics = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
-def pair_metrics(logps: PairLogps, beta: float) -> dict[str, torch.Tensor]:
-    """Sums over the pairs, fp64 scalars; divide by the number of pairs.
+PAIR_METRICS = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+    "logps/chosen_falling",
+    "lengths/chosen",
+    "lengths/rejected",
+    "kl",
+)
+KTO_METRICS = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "logps/chosen",
+    "logps/rejected",
+    "logps/chosen_falling",
+    "lengths/chosen",
+    "lengths/rejected",
+    "kl",
+)
+REWARD_METRICS = ("accuracy", "margin", "mean_reward", "rewards/chosen", "rewards/rejected")
+
+
+def pair_metrics(logps: PairLogps, beta: float) -> Metrics:
+    """Means over pairs.
 
     - rewards/chosen, rewards/rejected: beta h, the implicit reward of an answer.
     - rewards/margins: chosen less rejected. rewards/accuracies: share where chosen is above.
@@ -34,11 +60,37 @@ def pair_metrics(logps: PairLogps, beta: float) -> dict[str, torch.Tensor]:
         "lengths/rejected": logps.rejected_tokens,
         "kl": (chosen + rejected) / 2,
     }
-    return {name: row.double().sum() for name, row in rows.items()}
+    return {name: _sum_and_weight(row, torch.ones_like(row)) for name, row in rows.items()}
 
 
-def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Sums over pairs of a reward model's scores; `accuracy` and `margin` are TRL's names."""
+def kto_metrics(
+    logps: torch.Tensor,
+    reference: torch.Tensor,
+    tokens: torch.Tensor,
+    desirable: torch.Tensor,
+    divergence: torch.Tensor,
+    beta: float,
+) -> Metrics:
+    """Means over the answers labelled good (chosen) and bad (rejected), as in `pair_metrics`.
+
+    kl is KTO's z0. All but that [answers].
+    """
+    ratio = (logps - reference).detach()
+    rows = {
+        "rewards/chosen": (beta * ratio, desirable),
+        "rewards/rejected": (beta * ratio, ~desirable),
+        "logps/chosen": (logps.detach(), desirable),
+        "logps/rejected": (logps.detach(), ~desirable),
+        "logps/chosen_falling": (ratio < 0, desirable),
+        "lengths/chosen": (tokens, desirable),
+        "lengths/rejected": (tokens, ~desirable),
+        "kl": (divergence.expand_as(ratio), torch.ones_like(desirable)),
+    }
+    return {name: _sum_and_weight(*row) for name, row in rows.items()}
+
+
+def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> Metrics:
+    """Means over pairs of a reward model's scores; the first three have TRL's names."""
     chosen, rejected = chosen.detach(), rejected.detach()
     rows = {
         "accuracy": chosen > rejected,
@@ -47,4 +99,11 @@ def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, to
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
     }
-    return {name: row.double().sum() for name, row in rows.items()}
+    return {name: _sum_and_weight(row, torch.ones_like(row)) for name, row in rows.items()}
+
+
+def _sum_and_weight(
+    values: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = weights.double()
+    return (values.double() * weights).sum(), weights.sum()

@@ -2,21 +2,21 @@
 
 A line of a paired file is `{"prompt": [messages], "chosen": [messages], "rejected": [messages]}`,
 of an unpaired one (KTO) `{"prompt": [messages], "completion": [messages], "label": true}`; `id`,
-`margin` and `meta` are optional. A message is `{"role": ..., "content": text}`
-(https://huggingface.co/docs/trl/dataset_formats).
+`margin` and `meta` are optional; files may be packed (.gz, .zst). A message is
+`{"role": ..., "content": text}` (https://huggingface.co/docs/trl/dataset_formats).
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from megatron_biollm.config import UserError
+from megatron_biollm.finetune.conversations import Messages, numbered_lines
+from megatron_biollm.tokenizer.messages import check_messages
 
-Messages = list[dict[str, str]]
 Row = TypeVar("Row")
-ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -75,30 +75,20 @@ def read_labelled(path: str | Path) -> list[Labelled]:
 
 
 def _read(path: str | Path, parse: Callable[[dict[str, Any], str], Row]) -> list[Row]:
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is not a file; give JSON lines with prompt, chosen and rejected")
-    rows = [parse(row, where) for where, row in _lines(path)]
+    rows = [parse(_object(where, line), where) for where, line in numbered_lines(Path(path))]
     if not rows:
         raise UserError(f"{path} holds no line; give JSON lines with prompt, chosen and rejected")
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where} is not JSON ({error}); write one object a line") from None
-            if not isinstance(row, dict):
-                raise UserError(
-                    f"{where} is {_shown(row)}; write an object with prompt and answers"
-                )
-            yield where, row
+def _object(where: str, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON ({error}); write one object a line") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is {_shown(row)}; write an object with prompt and answers")
+    return row
 
 
 def _pair(row: dict[str, Any], where: str) -> Pair:
@@ -126,21 +116,21 @@ def _labelled(row: dict[str, Any], where: str) -> list[Labelled]:
 
 def _prompt(row: dict[str, Any], where: str) -> Messages:
     prompt = _messages(row, "prompt", where)
-    if not prompt or prompt[-1]["role"] != "user":
-        last = f"ends with {prompt[-1]['role']}" if prompt else "is empty"
-        raise UserError(f"{where}: prompt {last}; its last message must be what the user says")
+    if prompt[-1]["role"] != "user":
+        raise UserError(
+            f"{where}: prompt ends with {prompt[-1]['role']}; its last message must be what the "
+            f"user says"
+        )
     return prompt
 
 
 def _answer(row: dict[str, Any], name: str, where: str) -> Messages:
     answer = _messages(row, name, where)
-    ends = [message["role"] for message in (*answer[:1], *answer[-1:])]
-    if not answer or not all(m["content"].strip() for m in answer if m["role"] == "assistant"):
-        raise UserError(f"{where}: {name} is empty; an answer must have text: leave the line out")
-    if set(ends) != {"assistant"}:
+    first, last = answer[0]["role"], answer[-1]["role"]
+    if {first, last} != {"assistant"}:
         raise UserError(
-            f"{where}: {name} begins with {ends[0]} and ends with {ends[1]}; it must begin and end "
-            f"with what the assistant says, and what comes before belongs into prompt"
+            f"{where}: {name} begins with {first} and ends with {last}; it must begin and end with "
+            f"what the assistant says, and what comes before belongs into prompt"
         )
     return answer
 
@@ -148,23 +138,11 @@ def _answer(row: dict[str, Any], name: str, where: str) -> Messages:
 def _messages(row: dict[str, Any], name: str, where: str) -> Messages:
     if name not in row:
         raise UserError(f"{where} has no {name}, but {', '.join(sorted(row)) or 'nothing'}")
-    messages = row[name]
-    if not isinstance(messages, list):
-        raise UserError(
-            f"{where}: {name} is {_shown(messages)}; write a list of messages, "
-            f'[{{"role": "user", "content": ...}}]'
-        )
-    return [_message(message, f"{where}: {name}[{at}]") for at, message in enumerate(messages)]
-
-
-def _message(message: Any, where: str) -> dict[str, str]:
-    if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-        raise UserError(f"{where} is {_shown(message)}; write its role, and its content as text")
-    if message.get("role") not in ROLES:
-        raise UserError(
-            f"{where} has the role {_shown(message.get('role'))}; known are {', '.join(ROLES)}"
-        )
-    return {"role": message["role"], "content": message["content"]}
+    try:
+        check_messages(row[name])
+    except UserError as error:
+        raise UserError(f"{where}: {name}: {error}") from None
+    return [{"role": m["role"], "content": m["content"]} for m in row[name]]
 
 
 def _margin(row: dict[str, Any], where: str) -> float:

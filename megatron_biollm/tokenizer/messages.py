@@ -7,16 +7,26 @@ from megatron_biollm.config import UserError
 ROLES = ("system", "user", "assistant")
 
 
+class ConversationError(UserError):
+    """What is wrong with a conversation. reason: the rule alone, alike for all that break it."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def check_messages(messages: Any) -> None:
     """Checks that these are messages that a chat template can write.
 
     Raises:
-        UserError: not a list of messages, an unknown role, content that is no text or empty.
+        ConversationError: not a list of messages, an unknown role, content that is empty or no
+            text.
     """
     if not isinstance(messages, list) or not messages:
-        raise UserError(
+        raise ConversationError(
             f"messages is {_short(messages)}; it must be a list of at least one message, "
-            '{"role": ..., "content": ...}'
+            '{"role": ..., "content": ...}',
+            "not a list of messages",
         )
     for number, message in enumerate(messages, start=1):
         _check_message(message, f"message {number} of {len(messages)}")
@@ -26,13 +36,14 @@ def check_conversation(messages: Any) -> None:
     """`check_messages`, and that there is something to learn from.
 
     Raises:
-        UserError: as there, or no turn of the assistant.
+        ConversationError: as there, or no turn of the assistant.
     """
     check_messages(messages)
     if not any(message["role"] == "assistant" for message in messages):
-        raise UserError(
+        raise ConversationError(
             "a conversation has no message of role assistant, so there is nothing to learn from "
-            "it; add the answer, or leave the conversation out"
+            "it; add the answer, or leave the conversation out",
+            "no message of role assistant",
         )
 
 
@@ -40,27 +51,38 @@ def check_prompt(messages: Any) -> None:
     """`check_messages`, and that it is the assistant's turn.
 
     Raises:
-        UserError: as there, or the assistant has the last word already.
+        ConversationError: as there, or the assistant has the last word already.
     """
     check_messages(messages)
     if messages[-1]["role"] == "assistant":
-        raise UserError(
+        raise ConversationError(
             "a prompt ends with a message of role assistant, and it is the assistant that is to "
-            "answer; end it with the user's message"
+            "answer; end it with the user's message",
+            "nothing to answer",
         )
 
 
 def _check_message(message: Any, which: str) -> None:
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-        raise UserError(f'{which} is {_short(message)}; it must have "role" and "content"')
+        raise ConversationError(
+            f'{which} is {_short(message)}; it must have "role" and "content"',
+            "a message without role or content",
+        )
     role, content = message["role"], message["content"]
     if role not in ROLES:
-        raise UserError(f"{which} has role {_short(role)}; it must be one of {', '.join(ROLES)}")
+        raise ConversationError(
+            f"{which} has role {_short(role)}; it must be one of {', '.join(ROLES)}",
+            f"unknown role {_short(role)}",
+        )
     if not isinstance(content, str):
-        raise UserError(f"{which} ({role}) has content {_short(content)}; it must be text")
+        raise ConversationError(
+            f"{which} ({role}) has content {_short(content)}; it must be text",
+            "a message's content is not text",
+        )
     if not content.strip():
-        raise UserError(
-            f"{which} ({role}) is empty; give it text, or leave it (or the conversation) out"
+        raise ConversationError(
+            f"{which} ({role}) is empty; give it text, or leave it (or the conversation) out",
+            "a message is empty",
         )
 
 

@@ -47,6 +47,15 @@ class Objective:
     rows_per_sample: int = 1
     metrics: tuple[str, ...] = ()
 
+    def prepared(self, trainer: Any, batches: list[Batch]) -> list[Batch]:
+        """The micro-batches of a step, with what the objective must know of all of them first.
+
+        Args:
+            trainer: the `Trainer`, whose `outputs_of` runs the model forward.
+            batches: of this rank, as collated; every rank is asked at once.
+        """
+        return batches
+
     def inputs(self, batch: Batch) -> Batch:
         """What goes to the device, from a collated micro-batch on the CPU.
 

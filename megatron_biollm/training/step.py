@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 import torch
@@ -73,6 +73,11 @@ class Trainer:
     objective: Objective = field(default_factory=Objective)
 
     @property
+    def device(self) -> torch.device:
+        """Of the model on this rank."""
+        return next(self.model.chunks[0].parameters()).device
+
+    @property
     def tokens_per_sample(self) -> int:
         """Tokens that a sample of the stream takes, padding included."""
         return self.seq_length * self.objective.rows_per_sample
@@ -139,6 +144,13 @@ class Trainer:
         found = self._forward_only(batches, num_microbatches)
         return [{k: v for k, v in one.items() if k != "totals"} for one in found]
 
+    @torch.no_grad()
+    def outputs_of(self, objective: Objective, batches: list[Batch]) -> list[Batch]:
+        """As `outputs`, of another objective on these micro-batches, in the middle of a step."""
+        self.model.bring_up_to_date()
+        found = replace(self, objective=objective)._schedule(batches, forward_only=True)
+        return [{k: v for k, v in one.items() if k != "totals"} for one in found]
+
     def _ready_to_evaluate(self) -> None:
         self.model.bring_up_to_date()
         for chunk in self.model.chunks:
@@ -154,7 +166,12 @@ class Trainer:
 
     def _schedule(self, batches: list[Batch], forward_only: bool) -> list[Batch]:
         model, rows = self.model, self.micro_batch_size * self.objective.rows_per_sample
+        batches = self.objective.prepared(self, batches)
         columns = self.seq_length
+        if not self.packed:
+            batches, columns = trimmed(
+                batches, columns, _divisor(model), together=model.groups.pp.size() > 1
+            )
         if self.packed:
             # One long sequence to core, which wants a batch of one for packed documents.
             rows, columns = 1, rows * columns
@@ -179,24 +196,21 @@ class Trainer:
 
     def _agreed(self, action: Action) -> Action:
         """The sternest action of any rank: no rank must go on alone."""
-        device = next(self.model.chunks[0].parameters()).device
-        sternest = torch.tensor(int(action), device=device)
+        sternest = torch.tensor(int(action), device=self.device)
         for group in (self.model.groups.mp, self.model.groups.dp_cp):  # the world is their product
             if group.size() > 1:
                 torch.distributed.all_reduce(sternest, torch.distributed.ReduceOp.MAX, group)
         return Action(sternest.item())
 
     def _global_hash(self, batches: list[Batch]) -> int:
-        device = next(self.model.chunks[0].parameters()).device
-        mine = torch.tensor(batch_hash(batches), dtype=torch.int64, device=device)
+        mine = torch.tensor(batch_hash(batches), dtype=torch.int64, device=self.device)
         torch.distributed.all_reduce(mine, group=self.model.groups.dp)
         return mine.item() % 2**63
 
     def _global_mean(self, outputs: list[Batch]) -> tuple[float, int, dict[str, float]]:
         """Mean loss, what counts, and the metrics; one without any weight is None."""
-        groups, device = self.model.groups, next(self.model.chunks[0].parameters()).device
-        names = self.objective.metrics
-        total = torch.zeros(2 + 2 * len(names), dtype=torch.float64, device=device)
+        groups, names = self.model.groups, self.objective.metrics
+        total = torch.zeros(2 + 2 * len(names), dtype=torch.float64, device=self.device)
         for output in outputs:
             total += output["totals"]
         torch.distributed.all_reduce(total, group=groups.dp_cp)
@@ -257,6 +271,35 @@ def pack(batch: Batch) -> tuple[Batch, PackedSeqParams]:
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
     )
+
+
+def trimmed(
+    batches: list[Batch], columns: int, divisor: int, together: bool
+) -> tuple[list[Batch], int]:
+    """Leaves out columns that are padding in every row, where the batches tell by `length`.
+
+    Args:
+        batches: micro-batches of a step; `length` holds the tokens of each row that are none.
+        columns: of the rows as they are.
+        divisor: of the number of columns, unless it stays as it is.
+        together: to the same number, as the stages of a pipeline must know it beforehand.
+
+    Returns:
+        The batches and their (largest) number of columns.
+    """
+    if not all("length" in batch for batch in batches):
+        return batches, columns
+    widths = [min(columns, -(-int(b["length"].max()) // divisor) * divisor) for b in batches]
+    widest = max(widths, default=columns)
+    pairs = zip(batches, [widest] * len(widths) if together else widths, strict=True)
+    return [b | {n: v[..., :w] for n, v in per_token(b).items()} for b, w in pairs], widest
+
+
+def _divisor(model: ParallelModel) -> int:
+    """What the layout needs the number of columns to divide by, and kernels like it to."""
+    config = model.config
+    tensor = config.tensor_model_parallel_size if config.sequence_parallel else 1
+    return math.lcm(16, 2 * config.context_parallel_size * tensor)
 
 
 def per_token(batch: Batch) -> Batch:

@@ -32,6 +32,10 @@ def as_ours(model, reference, batch):
     return PairLogps(*halves)
 
 
+def means(metrics):
+    return {name: (total / weight).item() for name, (total, weight) in metrics.items()}
+
+
 @cache
 def dpo_trainer():
     from datasets import Dataset
@@ -84,7 +88,7 @@ def test_metrics_are_trl_s():
     trainer._metrics["train"].clear()
     trainer._compute_loss(trainer.model, batch, return_outputs=False)
     logps = as_ours(trainer.model, trainer.ref_model, batch)
-    ours = {name: total.item() / 3 for name, total in pair_metrics(logps, beta=0.1).items()}
+    ours = means(pair_metrics(logps, beta=0.1))
     shared = set(ours) & set(trainer._metrics["train"])
     assert shared == {
         "rewards/chosen",
@@ -165,6 +169,6 @@ def test_reward_loss_and_gradient_are_trl_s():
     chosen, rejected = scores.chunk(2)
     ours = reward_losses(chosen, rejected, center_weight=0.01).mean()
     assert_same(trainer.model, ours, theirs)
-    metrics = {name: total.item() / 3 for name, total in reward_metrics(chosen, rejected).items()}
+    metrics = means(reward_metrics(chosen, rejected))
     for name in ("accuracy", "margin", "mean_reward"):
         assert metrics[name] == pytest.approx(trainer._metrics["train"][name][0], rel=REL), name

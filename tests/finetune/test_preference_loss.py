@@ -164,7 +164,7 @@ def test_metrics_add_up_over_pairs():
         row(4, 2),
         row(10, 6),
     )
-    means = {name: total.item() / 2 for name, total in pair_metrics(two, beta=0.1).items()}
+    means = {n: (total / weight).item() for n, (total, weight) in pair_metrics(two, 0.1).items()}
     assert means == pytest.approx(
         {
             "rewards/chosen": 0.1 * (-2 + 1) / 2,
@@ -182,6 +182,6 @@ def test_metrics_add_up_over_pairs():
 
 
 def test_reward_metrics_count_pairs_ranked_as_people_do():
-    sums = reward_metrics(row(1.0, 0.0, 2.0), row(0.5, 0.0, 3.0))
-    assert sums["accuracy"].item() == 1.0  # a tie is no hit
-    assert sums["margin"].item() == pytest.approx(-0.5)
+    metrics = reward_metrics(row(1.0, 0.0, 2.0), row(0.5, 0.0, 3.0))
+    assert [x.item() for x in metrics["accuracy"]] == [1.0, 3.0]  # a tie is no hit
+    assert metrics["margin"][0].item() == pytest.approx(-0.5)
