@@ -10,7 +10,7 @@ shape [num_layers, hidden_size, ffn_hidden_size]; a key may be cut into any grid
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
+    Metadata,
     MetadataIndex,
     TensorStorageMetadata,
 )
@@ -28,7 +29,7 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from megatron_biollm.checkpoint.payload import Payload, find_payload, read_exactly
+from megatron_biollm.checkpoint.payload import Extent, Payload, find_payload, read_exactly
 from megatron_biollm.checkpoint.safe_pickle import check_checkpoint_pickles
 from megatron_biollm.config import UserError
 
@@ -48,15 +49,20 @@ class CheckpointReader:
     ranks left them, into memory of the caller; files are never mapped, as their pages would count
     as memory of this process.
 
+    metadata: the table of contents, where it is not in the folder yet; it may grow by files that
+        are being written, and what it lacks must not be read.
+
     Raises:
         UserError: no torch_dist checkpoint, an unsafe or damaged one.
     """
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str, metadata: Metadata | None = None):
         self.folder = Path(folder)
-        check_checkpoint_pickles(self.folder)
         self._reader = FileSystemReader(self.folder)
-        self._metadata = self._reader.read_metadata()
+        if metadata is None:
+            check_checkpoint_pickles(self.folder)
+            metadata = self._reader.read_metadata()
+        self._metadata = metadata
         self._reader.set_up_storage_reader(self._metadata, is_coordinator=True)
         entries = self._metadata.state_dict_metadata.items()
         self.tensors = {
@@ -71,6 +77,24 @@ class CheckpointReader:
         name, leading = self._locate(key, layer)
         found = self.tensors[name]
         return TensorInfo(found.shape[len(leading) :], found.dtype)
+
+    def extents(self, key: str, layer: int | None = None) -> list[Extent]:
+        """Where a tensor, or one layer of it, lies in the folder's files."""
+        name, leading = self._locate(key, layer)
+        found = []
+        for chunk in self._chunks(name, leading):
+            entry = self._metadata.storage_data[MetadataIndex(name, chunk.offsets)]
+            path = self.folder / entry.relative_path
+            found.append(Extent(path, entry.offset, entry.offset + entry.length))
+        return found
+
+    def has_same_contents(self, other: "CheckpointReader") -> bool:
+        """Whether both tables of contents name the same tensors at the same places."""
+        one, two = self._metadata, other._metadata
+        return (
+            one.state_dict_metadata == two.state_dict_metadata
+            and one.storage_data == two.storage_data
+        )
 
     def read(
         self, key: str, layer: int | None = None, rows: tuple[int, int] | None = None
@@ -150,24 +174,23 @@ class CheckpointReader:
         return self._strips[name, leading]
 
     def _find_strips(self, name: str, leading: tuple[int, ...]) -> list["_Strip"] | None:
-        depth = len(leading)
-        if not 1 <= len(self.tensors[name].shape) - depth <= 2:
+        if not 1 <= len(self.tensors[name].shape) - len(leading) <= 2:
             return None
         strips = []
-        for chunk in self._metadata.state_dict_metadata[name].chunks:
-            inside = all(
-                first <= layer < first + count
-                for layer, first, count in zip(
-                    leading, chunk.offsets[:depth], chunk.sizes[:depth], strict=True
-                )
-            )
-            if not inside:
-                continue
+        for chunk in self._chunks(name, leading):
             payload = self._payload(name, chunk.offsets)
             if payload is None or payload.shape != tuple(chunk.sizes):
                 return None
             strips.append(_Strip.of(payload, chunk, leading))
         return strips
+
+    def _chunks(self, name: str, leading: tuple[int, ...]) -> Iterator[ChunkStorageMetadata]:
+        """Those that hold something of the tensor, or of the layer."""
+        depth = len(leading)
+        for chunk in self._metadata.state_dict_metadata[name].chunks:
+            boxes = zip(leading, chunk.offsets[:depth], chunk.sizes[:depth], strict=True)
+            if all(first <= layer < first + count for layer, first, count in boxes):
+                yield chunk
 
     def _payload(self, name: str, offsets: torch.Size) -> Payload | None:
         entry = self._metadata.storage_data[MetadataIndex(name, offsets)]

@@ -11,6 +11,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ from megatron_biollm.checkpoint.verify import Digests
 CORE_METADATA = {"sharded_backend": "torch_dist", "sharded_backend_version": 1}
 
 
+# Bytes that take longer to digest than to hand over.
+_WORTH_A_THREAD = 2**18
+
+
 @dataclass(frozen=True)
 class Piece:
     """A box of a checkpoint tensor, made by `produce` when its turn to be written comes.
@@ -68,6 +73,10 @@ class WrittenFile:
     index: int
     results: list[WriteResult]
     digests: Digests
+
+    def enter(self, contents: Metadata) -> None:
+        """Notes where this file's tensors lie."""
+        contents.storage_data |= {each.index: each.storage_data for each in self.results}
 
 
 class WeightsWriter:
@@ -104,13 +113,17 @@ class WeightsWriter:
         results = pickle.loads(pickle.dumps(results))
         return WrittenFile(index, results, writer.fs.digests)
 
+    def contents(self) -> Metadata:
+        """The table of contents before the first file; `WrittenFile.enter` adds the places."""
+        pieces = [piece for pieces in self.files for piece in pieces]
+        contents = _metadata(pieces, self.empty_objects)
+        contents.storage_data = {}
+        return contents
+
     def finish(self, written: Iterable[WrittenFile]) -> Digests:
         """Writes the table of contents; returns the digests of all the tensors' files."""
         written = sorted(written, key=lambda file: file.index)
-        pieces = [piece for pieces in self.files for piece in pieces]
-        _Writer(self.folder).finish(
-            _metadata(pieces, self.empty_objects), [file.results for file in written]
-        )
+        _Writer(self.folder).finish(self.contents(), [file.results for file in written])
         torch.save({}, self.folder / "common.pt")
         (self.folder / "metadata.json").write_text(json.dumps(CORE_METADATA))
         return {name: digest for file in written for name, digest in file.digests.items()}
@@ -151,25 +164,30 @@ class _DigestingFiles(FileSystem):
 
     @contextmanager
     def create_stream(self, path: Path, mode: str) -> Iterator[io.IOBase]:
-        with super().create_stream(path, mode) as stream:
-            if mode != "wb":
-                yield stream
-                return
-            digesting = _Digesting(stream)
+        with super().create_stream(path, mode) as stream, ThreadPoolExecutor(1) as thread:
+            digesting = _Digesting(stream, thread)
             yield digesting
             self.digests[path.name] = digesting.digest()
 
 
 class _Digesting(io.BufferedIOBase):
-    """Passes writes on and digests them; torch neither seeks nor reads."""
+    """Passes writes on and digests them meanwhile; torch neither seeks nor reads."""
 
-    def __init__(self, stream: io.IOBase):
-        self.stream, self.sha256, self.count = stream, hashlib.sha256(), 0
+    def __init__(self, stream: io.IOBase, thread: ThreadPoolExecutor):
+        self.stream, self.thread = stream, thread
+        self.sha256, self.count = hashlib.sha256(), 0
 
     def write(self, data: bytes | memoryview) -> int:
-        self.sha256.update(data)
-        self.count += memoryview(data).nbytes
-        return self.stream.write(data)
+        size = memoryview(data).nbytes
+        self.count += size
+        if size < _WORTH_A_THREAD:
+            self.sha256.update(data)
+            return self.stream.write(data)
+        # Both leave Python's lock; the memory is torch's, so the digest may not lag behind.
+        digested = self.thread.submit(self.sha256.update, data)
+        written = self.stream.write(data)
+        digested.result()
+        return written
 
     def tell(self) -> int:
         return self.count

@@ -20,6 +20,9 @@ from megatron_biollm.config import UserError
 DIGESTS, MARKER, PARTIAL = "digests.json", "COMMITTED", ".partial"
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
 
+# What is read and digested at a time; fits into a processor's cache.
+_PART = 2**20
+
 Digests = dict[str, dict[str, object]]
 
 
@@ -188,15 +191,58 @@ def verify_files(folder: Path, names: Iterable[str]) -> None:
             raise BadCheckpoint(problem)
 
 
+class Verification:
+    """Compares a file of a committed checkpoint with its digest, a part at a time.
+
+    recorded: what `read_digests` has for the file.
+
+    Raises:
+        BadCheckpoint: the file is missing or resized.
+    """
+
+    def __init__(self, path: Path, recorded: dict[str, object]):
+        self.path, self.recorded = path, recorded
+        if not path.is_file():
+            raise BadCheckpoint(f"{path} is missing; use an older checkpoint")
+        self.size = path.stat().st_size
+        if self.size != recorded["bytes"]:
+            raise BadCheckpoint(
+                f"{path} has {self.size} bytes, {recorded['bytes']} were written; use an older "
+                f"checkpoint"
+            )
+        self.sha256, self.done = hashlib.sha256(), 0
+
+    def advance(self, stop: int) -> None:
+        """Reads on up to byte `stop`, if that is not behind."""
+        memory = bytearray(max(0, min(_PART, stop - self.done)))
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.done)
+            while self.done < stop:
+                count = file.readinto(memoryview(memory)[: stop - self.done])
+                if not count:
+                    break
+                self.sha256.update(memoryview(memory)[:count])
+                self.done += count
+
+    def finish(self) -> None:
+        """Reads the rest and compares.
+
+        Raises:
+            BadCheckpoint: the file was changed.
+        """
+        self.advance(self.size)
+        if self.sha256.hexdigest() != self.recorded["sha256"]:
+            raise BadCheckpoint(
+                f"{self.path} was changed after it was written (SHA-256 differs); use an older "
+                f"checkpoint"
+            )
+
+
 def _compare(path: Path, recorded: dict[str, object]) -> Iterator[str]:
-    if not path.is_file():
-        yield f"{path} is missing; use an older checkpoint"
-        return
-    size = path.stat().st_size
-    if size != recorded["bytes"]:
-        yield f"{path} has {size} bytes, {recorded['bytes']} were written; use an older checkpoint"
-    elif _digest(path)["sha256"] != recorded["sha256"]:
-        yield f"{path} was changed after it was written (SHA-256 differs); use an older checkpoint"
+    try:
+        Verification(path, recorded).finish()
+    except BadCheckpoint as problem:
+        yield str(problem)
 
 
 def _digest(path: Path) -> dict[str, object]:

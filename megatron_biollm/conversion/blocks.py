@@ -5,7 +5,7 @@ fresh allocation of that size would cost more than the reading. Blocks share not
 of processes may work on them in any order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,15 @@ def blocks(
         step = max(1, limit // (itemsize * torch.Size(shape[1:]).numel()))
         found += [Block(weight, a, min(a + step, rows)) for a in range(0, rows, step)]
     return found
+
+
+def whole_weights(every: Sequence[Block]) -> list[int]:
+    """For each number of blocks done, from none to all of them: how many weights are then whole."""
+    counts = [0]
+    for block, following in zip(every, [*every[1:], None], strict=True):
+        ends = following is None or following.weight != block.weight
+        counts.append(counts[-1] + ends)
+    return counts
 
 
 def weight_bytes(sizes: ModelConfig, itemsize: int, padded: bool) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from megatron_biollm.checkpoint.payload import Extent
 from megatron_biollm.checkpoint.stream_writer import Piece, WeightsWriter, WrittenFile, files_of
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import (
@@ -68,7 +69,7 @@ class HuggingFaceWeights:
         """Fills `target` with rows `start` and following of a weight of the model to be made.
 
         Raises:
-            UserError: a damaged file, NaN or infinity.
+            UserError: a damaged file.
         """
         stored = self.replaced.get(name, name)
         end = start + len(target)
@@ -77,7 +78,10 @@ class HuggingFaceWeights:
             self.source.read_rows(stored, target[: base - start], start)
         for row in range(max(start, base), end):
             target[row - start] = self._added(stored, self.sub_ids[row - self.base_rows])
-        check_finite(name, target)
+
+    def extent(self, name: str) -> Extent:
+        """Where the folder's own rows of a weight lie."""
+        return self.source.extent(self.replaced.get(name, name))
 
     def _added(self, stored: str, ids: Sequence[int]) -> torch.Tensor:
         """The first row of an added token."""
@@ -158,12 +162,15 @@ class Importer:
         """The source, checked."""
         return HuggingFaceWeights(ShardedReader(self.source), self.sizes, self.tied, self.sub_ids)
 
+    def blocks(self) -> list[Block]:
+        """All that is to be converted, the vocabulary's padding with it."""
+        return blocks(self.sizes, 4, padded=True, limit=self.block_bytes)
+
     def writer(self) -> WeightsWriter:
         """Core's files of the checkpoint (weights alone), the same for every process."""
         source, scratch = self.weights(), Scratch()
         dtype = self.dtype or source.dtype
-        every = blocks(self.sizes, 4, padded=True, limit=self.block_bytes)
-        pieces = [_piece(source, block, scratch, dtype) for block in every]
+        pieces = [_piece(source, block, scratch, dtype) for block in self.blocks()]
         files = files_of(pieces, self.file_bytes)
         return WeightsWriter(self.folder, files, extra_state_keys(self.sizes.num_layers))
 
@@ -193,7 +200,9 @@ def read_block(source: HuggingFaceWeights, block: Block, scratch: Scratch) -> to
     filled = 0
     for piece in segments(block, source.sizes):
         filled, name = piece.core_row + piece.rows, block.weight.parts[piece.part]
-        source.read_rows(name, values[piece.core_row : filled], piece.part_row)
+        rows = values[piece.core_row : filled]
+        source.read_rows(name, rows, piece.part_row)
+        check_finite(name, rows)
     values[filled:] = 0
     return values
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.config import UserError
-from megatron_biollm.conversion.names import EMBEDDING
+from megatron_biollm.conversion.names import EMBEDDING, numbered
 from megatron_biollm.conversion.safetensors_stream import ShardedReader, TensorSpec
 from megatron_biollm.conversion.streamed import Blockwise, StoredMatrix, StreamedLinear
 from megatron_biollm.model.config import ModelConfig
@@ -37,6 +37,7 @@ class HuggingFaceModel:
 
     source: the weights, where they are not the folder's own (an added vocabulary).
     rounded_to: dtype that the other side was written in, where it is not the folder's.
+    arrive: called with the name of each weight before it is read.
 
     Raises:
         UserError: transformers does not read the folder's config as a LLaMA.
@@ -48,12 +49,13 @@ class HuggingFaceModel:
         rounded_to: torch.dtype | None = None,
         source: WeightSource | None = None,
         blocks: Blockwise | None = None,
+        arrive: Callable[[str], None] = lambda name: None,
     ):
         from transformers import AutoConfig, LlamaConfig, LlamaModel
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
         self.source, self.rounded_to = source or ShardedReader(folder), rounded_to
-        self.blocks, self.index = blocks or Blockwise(), 0
+        self.blocks, self.index, self.arrive = blocks or Blockwise(), 0, arrive
         config = AutoConfig.from_pretrained(folder)
         if not isinstance(config, LlamaConfig):
             raise UserError(f"transformers reads {folder} as {type(config).__name__}, not a LLaMA")
@@ -98,6 +100,7 @@ class HuggingFaceModel:
         def read(target: Tensor, start: int) -> None:
             self.source.read_rows(name, target, start)
 
+        self.arrive(name)
         spec = self.source.info(name)
         return StoredMatrix(read, spec.shape, spec.dtype, self.rounded_to, self.blocks)
 
@@ -111,6 +114,7 @@ class MegatronModel:
     build: makes core's model of one layer, without embedding; its argument says whether with the
     final norm and the output layer. Core itself names the checkpoint key of each parameter.
     rounded_to: dtype that the other side was written in, where it is not the checkpoint's.
+    arrive: called with the name of each weight, its layer's number in it, before it is read.
     """
 
     def __init__(
@@ -120,9 +124,11 @@ class MegatronModel:
         build: Callable[[bool], torch.nn.Module],
         rounded_to: torch.dtype | None = None,
         blocks: Blockwise | None = None,
+        arrive: Callable[[str], None] = lambda name: None,
     ):
         self.reader, self.sizes, self.rounded_to = reader, sizes, rounded_to
         self.build, self.blocks, self.index = build, blocks or Blockwise(), 0
+        self.arrive = arrive
         self.model = build(False).eval()
         self.vectors = self._stream(self.model)
 
@@ -173,6 +179,7 @@ class MegatronModel:
     def _fill(self, vectors: dict[str, Tensor]) -> None:
         for key, parameter in vectors.items():
             layer = self.index if key.startswith(_LAYERS) else None
+            self.arrive(numbered(key, layer))
             stored = self.reader.read(key, layer)
             parameter.copy_(stored.to(self.rounded_to or stored.dtype).view_as(parameter))
 
@@ -180,6 +187,7 @@ class MegatronModel:
         def read(target: Tensor, start: int) -> None:
             self.reader.read_rows(target, key, layer, start)
 
+        self.arrive(numbered(key, layer))
         info = self.reader.info(key, layer)
         shape = (rows or info.shape[0], info.shape[1])
         return StoredMatrix(read, shape, info.dtype, self.rounded_to, self.blocks)

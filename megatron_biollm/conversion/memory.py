@@ -32,7 +32,7 @@ class MemoryPlan:
 
     baseline: this process, and the libraries it is going to load. convert: the blocks on their way
     in all processes, and the processes beside this one. parity: blocks of weights in fp32, and the
-    hidden states of the probe tokens after every layer.
+    hidden states of the probe tokens after every layer, of both sides.
     """
 
     baseline: int
@@ -41,7 +41,7 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        return self.baseline + max(self.convert, self.parity)
+        return self.baseline + self.convert + self.parity
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def plan_memory(
     """Checks that a conversion of this model stays under the cap, whatever its size.
 
     probe_tokens: tokens that the parity check computes.
-    workers: processes that convert, and threads of the parity check.
+    workers: processes that convert; threads of the parity check, which has one for each side.
 
     Raises:
         UserError: it would not; names the need, the rule and the remedy.
@@ -70,7 +70,7 @@ def plan_memory(
         baseline=psutil.Process().memory_info().rss + LIBRARIES,
         convert=workers * COPIES * BLOCK_BYTES + beside,
         # A block is held as stored and in fp32; of a block of columns, a strip too.
-        parity=4 * probe_tokens * (states + logits) + workers * 4 * PARITY_BLOCK_BYTES,
+        parity=8 * probe_tokens * (states + logits) + (workers + 1) * 4 * PARITY_BLOCK_BYTES,
     )
     if plan.peak > max_memory_gb * GB:
         fewer = " or fewer --workers" if workers > 1 else ""

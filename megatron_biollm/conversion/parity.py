@@ -14,7 +14,8 @@ every matrix; the others are there for attention and for RoPE, which needs dista
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -22,12 +23,13 @@ import torch
 from torch import Tensor
 
 from megatron_biollm.config import UserError
-from megatron_biollm.log import Progress
+from megatron_biollm.conversion.convoy import Convoy
 from megatron_biollm.model.config import ModelConfig
 
 TOLERANCE = 1e-4
 TOP_K = 5
 EVERY_ROW = "embedding, every row"
+HUGGING_FACE, MEGATRON = "Hugging Face's logits", "Megatron's logits"
 
 
 class LayeredModel(Protocol):
@@ -50,9 +52,9 @@ class LayeredModel(Protocol):
 class ParityReport:
     """What `parity.json` holds.
 
-    A difference is the largest absolute one, divided by the largest absolute value of the
-    reference or by 1, whichever is more, so that deep models with large activations are held to
-    the precision of fp32 and not to more.
+    A difference is the largest absolute one, divided by the largest absolute value of
+    transformers' model or by 1, whichever is more, so that deep models with large activations are
+    held to the precision of fp32 and not to more.
 
     first_departure: the first of embedding, layer 0, ..., logits above the tolerance; None if the
     logits and all rows of the embedding agree. top_k_agreement: share of positions whose k most
@@ -97,28 +99,32 @@ class ParityReport:
 
 
 def compare_models(
-    reference: Callable[[], AbstractContextManager[LayeredModel]],
-    converted: Callable[[], AbstractContextManager[LayeredModel]],
+    huggingface: Callable[[], AbstractContextManager[LayeredModel]],
+    megatron: Callable[[], AbstractContextManager[LayeredModel]],
     sizes: ModelConfig,
     weights_compared_in: torch.dtype,
     tolerance: float = TOLERANCE,
+    convoy: Convoy | None = None,
 ) -> ParityReport:
-    """Runs one side, then the other, and compares what every layer gives.
+    """Runs both sides beside each other and compares what every layer gives.
 
-    reference, converted: open a side; the first is closed before the second is opened. Whatever
-        megatron-core needs on the CPU stays inside its own side: transformers loaded in there
-        would be given uninitialised RoPE frequencies.
+    huggingface, megatron: open a side, in this order: transformers loaded inside of what
+        megatron-core needs on the CPU would be given uninitialised RoPE frequencies.
+    convoy: has the followers HUGGING_FACE and MEGATRON; weights are read once they are converted.
     weights_compared_in: dtype that both sides' weights are rounded to before fp32, for the report.
     """
     tokens = probe_tokens(sizes)
-    with reference() as model:
-        expected = list(_trace(model, tokens, sizes, "parity: reference"))
-        del model
+
+    def trace(name: str, model: LayeredModel) -> list[tuple[str, Tensor]]:
+        with convoy.follower(name) if convoy else nullcontext():
+            return list(_trace(model, tokens, sizes))
+
+    threads = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
+    with huggingface() as one, megatron() as other, threads:
+        expected, found = threads.map(trace, (HUGGING_FACE, MEGATRON), (one, other))
     differences: dict[str, float] = {}
-    with converted() as model:
-        found = _trace(model, tokens, sizes, "parity: converted")
-        for (name, want), (_, got) in zip(expected, found, strict=True):
-            differences[name] = _difference(want, got)
+    for (name, want), (_, got) in zip(expected, found, strict=True):
+        differences[name] = _difference(want, got)
     return _report(differences, want, got, tokens, weights_compared_in, tolerance)
 
 
@@ -157,19 +163,17 @@ def probe_tokens(sizes: ModelConfig, batch: int = 2, length: int = 8) -> Tensor:
 
 
 def _trace(
-    model: LayeredModel, tokens_bs: Tensor, sizes: ModelConfig, description: str
+    model: LayeredModel, tokens_bs: Tensor, sizes: ModelConfig
 ) -> Iterator[tuple[str, Tensor]]:
     """Embedding, hidden states after each layer, and logits, by name."""
-    with Progress(sizes.num_layers, description, unit="layer") as progress:
-        hidden = model.embed(tokens_bs)
-        yield "embedding", hidden
-        generator = torch.Generator().manual_seed(4321)
-        yield EVERY_ROW, model.embed_all(torch.randn(sizes.vocab_size, generator=generator))
-        for index in range(sizes.num_layers):
-            hidden = model.layer(index, hidden)
-            yield f"layer {index}", hidden
-            progress.update()
-        yield "logits", model.logits(hidden)
+    hidden = model.embed(tokens_bs)
+    yield "embedding", hidden
+    generator = torch.Generator().manual_seed(4321)
+    yield EVERY_ROW, model.embed_all(torch.randn(sizes.vocab_size, generator=generator))
+    for index in range(sizes.num_layers):
+        hidden = model.layer(index, hidden)
+        yield f"layer {index}", hidden
+    yield "logits", model.logits(hidden)
 
 
 def _difference(want: Tensor, got: Tensor) -> float:

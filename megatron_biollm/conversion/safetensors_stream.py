@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from megatron_biollm.checkpoint.payload import read_exactly, write_exactly
+from megatron_biollm.checkpoint.payload import Extent, read_exactly, write_exactly
 from megatron_biollm.config import UserError
 
 INDEX = "model.safetensors.index.json"
@@ -143,6 +143,11 @@ class ShardedReader:
             read_exactly(path, offset + start * width, target)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error}); copy it again") from error
+
+    def extent(self, name: str) -> Extent:
+        """Where the tensor lies."""
+        spec, path, offset = self._place(name)
+        return Extent(path, offset, offset + spec.nbytes)
 
     def _place(self, name: str) -> tuple[TensorSpec, Path, int]:
         if name not in self.files:

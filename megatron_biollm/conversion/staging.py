@@ -6,7 +6,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,11 +70,12 @@ class Flusher:
     """Forces files to the disk behind the back of who writes them, for use in a `with`.
 
     Without it the disk would idle while the first gigabytes gather in memory, and everything would
-    wait for it at the end. A file may be added again while it grows.
+    wait for it at the end. A file may be added again while it grows; `after` is called once all
+    that was added before is on the disk.
     """
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[Path | None] = queue.Queue()
+        self._queue: queue.Queue[Path | Callable[[], None] | None] = queue.Queue()
         self._waiting: set[Path] = set()
         self._problem: OSError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -85,6 +86,10 @@ class Flusher:
         if path not in self._waiting:
             self._waiting.add(path)
             self._queue.put(path)
+
+    def after(self, act: Callable[[], None]) -> None:
+        """Has the flusher's thread call `act` when it comes to it."""
+        self._queue.put(act)
 
     def finish(self) -> None:
         """Waits for the disk.
@@ -105,11 +110,14 @@ class Flusher:
         self._thread.join()
 
     def _run(self) -> None:
-        while (path := self._queue.get()) is not None:
-            # Before the sync: what is written during it needs another one.
-            self._waiting.discard(path)
+        while (item := self._queue.get()) is not None:
             try:
-                sync_file(path)
+                if not isinstance(item, Path):
+                    item()
+                    continue
+                # Before the sync: what is written during it needs another one.
+                self._waiting.discard(item)
+                sync_file(item)
             except OSError as error:
                 self._problem = error
 

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.distributed.checkpoint.filesystem import DEFAULT_SUFFIX
 
 from megatron_biollm.checkpoint.stream import CheckpointReader, TensorInfo
-from megatron_biollm.checkpoint.verify import read_digests, verify_files
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import (
-    BLOCK_BYTES,
     Block,
     Scratch,
     blocks,
@@ -33,6 +30,9 @@ from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.tokenizer.chat_template import load_chat_template, own_template
 from megatron_biollm.tokenizer.template_source import has_marks
 from megatron_biollm.tokenizer.tokenizer import Tokenizer
+
+# Such a block, half as large in bf16, is still in a processor's cache when it is written.
+EXPORT_BLOCK_BYTES = 16 * 2**20
 
 _MODEL_PREFIXES = ("embedding.", "decoder.", "output_layer.")
 
@@ -84,27 +84,23 @@ class Exporter:
     sizes: ModelConfig
     dtype: torch.dtype | None = None
     max_shard_bytes: int = 5 * 10**9
-    block_bytes: int = BLOCK_BYTES
+    block_bytes: int = EXPORT_BLOCK_BYTES
 
-    def __call__(self) -> Callable[[str | Block], Held]:
-        """Opens both sides; returns what does one of the `tasks` and says what memory that took."""
+    def __call__(self) -> Callable[[Block], Held]:
+        """Opens both sides; returns what converts a block and says what memory that took."""
         own_process_is_single_threaded()
         reader = CheckpointReader(self.source)
         writer, scratch = self.writer(reader), Scratch()
 
-        def do(task: str | Block) -> Held:
-            if isinstance(task, str):
-                verify_files(self.source, [task])
-            else:
-                write_block(reader, writer, task, self.sizes, scratch)
+        def convert(block: Block) -> Held:
+            write_block(reader, writer, block, self.sizes, scratch)
             return held()
 
-        return do
+        return convert
 
-    def tasks(self) -> list[str | Block]:
-        """Files to compare with their digests, then the blocks to convert: no padding rows."""
-        names = [name for name in read_digests(self.source) if name.endswith(DEFAULT_SUFFIX)]
-        return [*sorted(names), *blocks(self.sizes, 4, padded=False, limit=self.block_bytes)]
+    def blocks(self) -> list[Block]:
+        """All that is to be converted, which the vocabulary's padding is not."""
+        return blocks(self.sizes, 4, padded=False, limit=self.block_bytes)
 
     def writer(self, reader: CheckpointReader) -> ShardedWriter:
         """The files of `folder`, the same for every process."""

@@ -2,22 +2,31 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import weight_bytes
+from megatron_biollm.conversion.convoy import Convoy
 from megatron_biollm.conversion.from_hf import Importer
 from megatron_biollm.conversion.hf_config import read_hf_config, sizes_from_hf
-from megatron_biollm.conversion.layered import HuggingFaceModel
+from megatron_biollm.conversion.layered import HuggingFaceModel, WeightSource
 from megatron_biollm.conversion.memory import GB, Held, MemoryPlan, held, plan_memory
-from megatron_biollm.conversion.parity import ParityReport, compare_models, probe_tokens
-from megatron_biollm.conversion.safetensors_stream import DTYPES
+from megatron_biollm.conversion.parity import (
+    HUGGING_FACE,
+    MEGATRON,
+    ParityReport,
+    compare_models,
+    probe_tokens,
+)
+from megatron_biollm.conversion.safetensors_stream import DTYPES, ShardedReader
 from megatron_biollm.conversion.staging import Flusher, staged, sync_tree
 from megatron_biollm.conversion.streamed import blockwise
 from megatron_biollm.conversion.to_hf import (
@@ -27,14 +36,18 @@ from megatron_biollm.conversion.to_hf import (
     write_config,
 )
 from megatron_biollm.conversion.vocabulary import find_tokenizer, vocabulary_of
-from megatron_biollm.device.runtime import select_device
 from megatron_biollm.log import get_logger
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
 from megatron_biollm.recipes.convert_steps import (
-    core_model,
+    DIGESTS,
+    by_core_weight,
+    by_parts,
+    convoy_through,
     export_weights,
     import_weights,
+    side_by_side,
+    verify_along,
     write_sidecars,
 )
 from megatron_biollm.tokenizer.manifest import (
@@ -45,6 +58,7 @@ from megatron_biollm.tokenizer.manifest import (
 )
 
 REPORT = "parity.json"
+SIDES = (HUGGING_FACE, MEGATRON)
 logger = get_logger(__name__)
 
 
@@ -97,18 +111,23 @@ def import_from_hf(config: ConversionConfig) -> dict:
     final = verify.step_folder(config.output, 0)
     with staged(final, weight_bytes(sizes, dtype.itemsize, padded=True)) as folder:
         importer = dataclasses.replace(importer, folder=folder)
-        with Flusher() as flusher, blockwise(config.workers) as blocks:
-            digests, peaks = import_weights(importer, config.workers, flusher)
-            select_device("cpu").release_free_memory()
-            report = compare_models(
-                reference=lambda: nullcontext(
-                    HuggingFaceModel(config.input, dtype, source, blocks)
+        contents = importer.writer().contents()
+        reader = CheckpointReader(folder, contents)
+        with Flusher() as flusher:
+            convoy = convoy_through(
+                sizes, dtype, SIDES, flusher, by_parts(source), by_core_weight(reader)
+            )
+            (digests, peaks), report = side_by_side(
+                convoy,
+                lambda: import_weights(importer, config.workers, flusher, contents, convoy),
+                lambda: _compare(
+                    config.input, source, reader, sizes, dtype, convoy, config.workers
                 ),
-                converted=lambda: core_model(CheckpointReader(folder), sizes, blocks=blocks),
-                sizes=sizes,
-                weights_compared_in=dtype,
-            ).require()
+            )
+            report.require()
             flusher.finish()
+        if not CheckpointReader(folder).has_same_contents(reader):
+            raise UserError(f"{folder} names other places than were compared; report this as a bug")
         notes = [*vocabulary.notes, *(["tied embeddings were copied apart"] if tied else [])]
         content = _write_report(report, folder, config, plan, peaks, notes)
         write_sidecars(folder, sizes)
@@ -141,16 +160,20 @@ def export_to_hf(config: ConversionConfig) -> dict:
     dtype, plan = rounded or stored, _plan(sizes, config)
     with staged(config.output, weight_bytes(sizes, dtype.itemsize, padded=False)) as folder:
         exporter = Exporter(step, folder, sizes, rounded)
-        with Flusher() as flusher, blockwise(config.workers) as blocks:
-            peaks = export_weights(exporter, source, config.workers, flusher)
-            write_config(folder, sizes, dtype, tokenizer)
-            select_device("cpu").release_free_memory()
-            report = compare_models(
-                reference=lambda: core_model(source, sizes, rounded, blocks),
-                converted=lambda: nullcontext(HuggingFaceModel(folder, blocks=blocks)),
-                sizes=sizes,
-                weights_compared_in=dtype,
-            ).require()
+        exporter.writer(source).create()
+        write_config(folder, sizes, dtype, tokenizer)
+        made = ShardedReader(folder)
+        with Flusher() as flusher:
+            convoy = convoy_through(
+                sizes, dtype, (*SIDES, DIGESTS), flusher, by_core_weight(source), by_parts(made)
+            )
+            peaks, _, report = side_by_side(
+                convoy,
+                lambda: export_weights(exporter, source, config.workers, flusher, convoy),
+                lambda: verify_along(step, source, sizes, convoy, config.workers),
+                lambda: _compare(folder, made, source, sizes, dtype, convoy, config.workers),
+            )
+            report.require()
             flusher.finish()
         notes = [f"exported from {step.name}"]
         content = _write_report(report, folder, config, plan, peaks, notes)
@@ -162,6 +185,37 @@ def export_to_hf(config: ConversionConfig) -> dict:
         sync_tree(folder)
         folder.rename(config.output)
     return content
+
+
+def _compare(
+    folder: Path,
+    weights: WeightSource,
+    reader: CheckpointReader,
+    sizes: ModelConfig,
+    dtype: torch.dtype,
+    convoy: Convoy,
+    workers: int,
+) -> ParityReport:
+    """Runs both sides of the parity check as their weights appear, both rounded to `dtype`.
+
+    folder: with the config.json that belongs to `weights`.
+    """
+    # Takes seconds, in which the conversion has begun.
+    from megatron_biollm.recipes.convert_core import core_model
+
+    def arrive(side: str) -> Callable[[str], None]:
+        return lambda name: convoy.arrive(side, name)
+
+    with blockwise(workers) as blocks:
+        return compare_models(
+            lambda: nullcontext(
+                HuggingFaceModel(folder, dtype, weights, blocks, arrive(HUGGING_FACE))
+            ),
+            lambda: core_model(reader, sizes, dtype, blocks, arrive(MEGATRON)),
+            sizes,
+            dtype,
+            convoy=convoy,
+        )
 
 
 def _verify_small_files(step: Path) -> None:

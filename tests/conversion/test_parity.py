@@ -14,7 +14,7 @@ from megatron_biollm.conversion.parity import EVERY_ROW, compare_models, probe_t
 from megatron_biollm.conversion.streamed import blockwise
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.recipes.convert import ConversionConfig, import_from_hf
-from megatron_biollm.recipes.convert_steps import core_model
+from megatron_biollm.recipes.convert_core import core_model
 
 
 @pytest.fixture(scope="module")

@@ -33,22 +33,14 @@ def test_any_number_of_processes_writes_the_same_bytes(bf16_model, tmp_path):
         with Flusher() as flusher:
             digests, held = import_weights(importer, workers, flusher)
             assert len(digests) > 5 and len({each.pid for each in held}) == workers
-            (step / "digests.json").write_text("{}")
             exporter = Exporter(step, out, sizes, max_shard_bytes=100_000, block_bytes=7 * 4 * 64)
-            export_unverified(exporter, workers, flusher)
+            source = CheckpointReader(step)
+            exporter.writer(source).create()
+            export_weights(exporter, source, workers, flusher)
         folders.append((step, out))
     for one, two in zip(*folders, strict=True):
         assert same_files(one, two) > 5
     assert_equal_weights(bf16_model, folders[1][1])
-
-
-def export_unverified(exporter, workers, flusher):
-    """Without the commit that `read_digests` asks for."""
-    import hashlib
-
-    text = (exporter.source / "digests.json").read_bytes()
-    (exporter.source / "COMMITTED").write_text(hashlib.sha256(text).hexdigest())
-    export_weights(exporter, CheckpointReader(exporter.source), workers, flusher)
 
 
 def test_damage_found_by_a_worker_leaves_nothing(bf16_model, tmp_path):
@@ -57,8 +49,22 @@ def test_damage_found_by_a_worker_leaves_nothing(bf16_model, tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=f"{file.name} was changed"):
-        export_to_hf(ConversionConfig(tmp_path / "ck", tmp_path / "out", workers=2))
+    for workers in (1, 2):
+        with pytest.raises(UserError, match=f"{file.name} was changed"):
+            export_to_hf(ConversionConfig(tmp_path / "ck", tmp_path / "out", workers=workers))
+        assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_damage_that_shows_as_nan_is_told_as_damage_of_that_file(bf16_model, tmp_path):
+    import_from_hf(ConversionConfig(bf16_model, tmp_path / "ck"))
+    step = tmp_path / "ck/step_00000000"
+    place = CheckpointReader(step).extents("decoder.layers.*.mlp.linear_fc1.weight", 1)[0]
+    content = bytearray(place.path.read_bytes())
+    middle = (place.start + place.stop) // 4 * 2
+    content[middle : middle + 64] = b"\xff" * 64
+    place.path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{place.path.name} was changed"):
+        export_to_hf(ConversionConfig(tmp_path / "ck", tmp_path / "out"))
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
