@@ -1,0 +1,1 @@
+"""Experts compare answers on a small web page; what they said becomes preference data."""
