@@ -80,15 +80,9 @@ setup(
             "pyarrow>=15",
         ],
         "eval": [],
-<<<<<<< HEAD
-        "feedback": [],
-        # mistral-common carries a real LLaMA-style SentencePiece model; preference losses are
-        # compared with TRL's, whose internals the tests name.
-        "dev": ["pytest>=8", "ruff>=0.9", "mistral-common>=1.5", "trl==1.16.0", "selenium>=4.20"],
-=======
         "feedback": ["flask>=3.1,<4", "krippendorff>=0.8"],
-        # mistral-common carries a real LLaMA-style SentencePiece model.
-        "dev": ["pytest>=8", "ruff>=0.9", "mistral-common>=1.5"],
->>>>>>> 99fb106 (feat(feedback): experts compare answers blind on a local page; imports, agreement, export in TRL's form)
+        # mistral-common carries a real LLaMA-style SentencePiece model; preference losses are
+        # compared with TRL's, whose internals the tests name; selenium drives a browser.
+        "dev": ["pytest>=8", "ruff>=0.9", "mistral-common>=1.5", "trl==1.16.0", "selenium>=4.20"],
     },
 )
