@@ -76,12 +76,15 @@ terminated() {
 
 # One attempt: srun starts the node program on every node. The status is srun's.
 run_step() {
-  local first status last
+  local first port status last
+  # Below the ports that the system hands out by itself, and another one for each attempt: a
+  # torchrun of the last that still waits for its peers would hold on to its own.
+  port=$((20000 + $(cksum <<< "$attempt" | cut -d ' ' -f 1) % 12000))
   first=$(head -n 1 "$logs/nodes")
   # The address that SLURM itself uses for the node, since names of nodes need not resolve.
   first=$(scontrol --oneliner show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
   srun "${srun_options[@]}" bash -c "$node_program" node "${torchrun[@]}" \
-    --master-addr="$first" --master-port="$((20000 + (SLURM_JOB_ID + repeat) % 20000))" \
+    --master-addr="$first" --master-port="$port" \
     "${program[@]}" &
   step=$!
   [ "$signalled" = 0 ] || kill -USR1 "$step"
