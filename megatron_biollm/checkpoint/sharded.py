@@ -216,16 +216,32 @@ class Checkpointer:
         Raises:
             UserError: no good checkpoint there, or one of another model.
         """
+        return self._restore(self.find(path, with_optimizer), with_optimizer)
+
+    def find(self, path: Path, with_optimizer: bool) -> Path:
+        """The folder that `load_from` would take.
+
+        Raises:
+            UserError: no good checkpoint there.
+        """
         fits = self._fits if with_optimizer else lambda folder: True
         for directory in (path, path / "checkpoints"):
             if (folder := self.store.newest_good(directory, fits)) is not None:
-                return self._restore(folder, with_optimizer)
+                return folder
         if not self.store.ranks.on_first(verify.is_checkpoint, path):
             raise UserError(
                 f"{path} holds no checkpoint; give a run, its checkpoints, or one step_XXXXXXXX"
             )
         self._refuse_unusable(path, with_optimizer)
-        return self._restore(path, with_optimizer)
+        return path
+
+    def take_weights(self, folder: Path) -> None:
+        """Loads the weights alone from a folder that `find` gave.
+
+        Raises:
+            UserError: it is of another model or tokenizer.
+        """
+        self._restore(folder, with_optimizer=False)
 
     def _refuse_unusable(self, folder: Path, with_optimizer: bool) -> None:
         if (problem := self.store.problem(folder)) is not None:

@@ -6,6 +6,8 @@ from typing import Optional
 from megatron_biollm.config import UserError, option
 from megatron_biollm.data.config import parse_blend
 
+TOO_LONG = ("drop", "cut")
+
 
 @dataclass
 class FinetuneData:
@@ -22,6 +24,9 @@ class FinetuneData:
     packing: bool = option(
         True, "several conversations in a row of tokens, which do not see each other; else one"
     )
+    too_long: str = option(
+        "drop", "judged answers that do not fit a row: drop the sample, or cut the answer"
+    )
     data_cache_path: Optional[str] = option(
         None, "folder of the token ids; default: FILE.tokens beside each file"
     )
@@ -30,6 +35,10 @@ class FinetuneData:
     def __post_init__(self) -> None:
         for name in ("train_data_path", "valid_data_path"):
             parse_blend(getattr(self, name), f"data.{name}")
+        if self.too_long not in TOO_LONG:
+            raise UserError(
+                f"data.too_long={self.too_long!r} is unknown; use one of {', '.join(TOO_LONG)}"
+            )
         if self.num_workers < 0:
             raise UserError(
                 f"data.num_workers is {self.num_workers}; it counts processes: give 0 or more"

@@ -25,7 +25,6 @@ Sample = Pair | Labelled
 Row = tuple[list[int], list[bool]]
 _FORMAT = 1
 _ARRAYS = ("tokens", "answer", "ends", "margin", "label", "line", "sample_hash")
-TOO_LONG = ("drop", "cut")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.distributed import ProcessGroup
 
+from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.finetune.preference_loss import (
     PairLogps,
-    PreferenceLossConfig,
     kto_losses,
     pair_losses,
     reward_losses,

@@ -5,14 +5,16 @@ from typing import Optional
 
 from megatron_biollm.launch.status import read_status
 from megatron_biollm.log import get_logger
+from megatron_biollm.recipes.dpo import PreferenceTuning
 from megatron_biollm.recipes.finetune_config import FinetuneConfig
+from megatron_biollm.recipes.reward import RewardModelling
 from megatron_biollm.recipes.run_task import run_task
 from megatron_biollm.recipes.sft import InstructionTuning, check_files
 from megatron_biollm.recipes.task import Task
 from megatron_biollm.training.signals import StopSignals
 from megatron_biollm.training.state import TrainState
 
-TASKS = {"sft": InstructionTuning}
+TASKS = {"sft": InstructionTuning, "reward": RewardModelling, "dpo": PreferenceTuning}
 logger = get_logger(__name__)
 
 

@@ -11,11 +11,12 @@ import yaml
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.config import UserError, load_config, option, read_layers, section
 from megatron_biollm.finetune.config import FinetuneData
+from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.model.config import CONSTANTS, SIZES
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.tokenizer.manifest import MANIFEST_FILE, TokenizerManifest
 
-RECIPES = ("sft",)
+RECIPES = ("sft", "reward", "dpo")
 # What a checkpoint to start from says about the model goes below the user's own files.
 _MODEL = (
     *SIZES,
@@ -28,16 +29,29 @@ Layer = str | Path | dict[str, Any]
 
 
 @dataclass
-class FinetuneOptions:
-    """What is trained for.
+class FinetuneOptions(PreferenceLossConfig):
+    """What is trained for; the loss and its constants are dpo's.
 
     Raises:
-        UserError: unknown recipe.
+        UserError: unknown recipe, or as `PreferenceLossConfig`.
     """
 
     recipe: str = option("sft", f"one of {', '.join(RECIPES)}")
+    reference_path: Optional[str] = option(
+        None, "dpo: folder of the reference's log-probabilities; default: beside the token ids"
+    )
+    center_rewards_coefficient: float = option(
+        0.0, "reward: weight of the squared sum of both rewards, which keeps them around 0"
+    )
+    use_margin: bool = option(False, "reward: keep the margin of each pair between its rewards")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.center_rewards_coefficient < 0:
+            raise UserError(
+                f"finetune.center_rewards_coefficient={self.center_rewards_coefficient} is a "
+                f"weight: 0 or more"
+            )
         if self.recipe not in RECIPES:
             raise UserError(
                 f"finetune.recipe={self.recipe} is unknown; choose one of {', '.join(RECIPES)}"
@@ -78,6 +92,8 @@ class FinetuneConfig(RunConfig):
     )
 
     def _check_packing(self) -> None:
+        if self.finetune.recipe != "sft":
+            return  # a sample's rows are never packed
         if self.data.packing and self.parallel.context_parallel_size > 1:
             raise UserError(
                 f"data.packing=true does not go with parallel.context_parallel_size="

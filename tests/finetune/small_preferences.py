@@ -10,8 +10,8 @@ import torch
 from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.finetune.encoded_preferences import EncodedPreferences, EncodingKey
+from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.finetune.preference_dataset import PreferenceSource, RowSettings
-from megatron_biollm.finetune.preference_loss import PreferenceLossConfig
 from megatron_biollm.finetune.preference_objective import (
     AnswerLogps,
     KtoObjective,

@@ -9,9 +9,9 @@ from functools import cache
 import pytest
 import torch
 
+from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.finetune.preference_loss import (
     PairLogps,
-    PreferenceLossConfig,
     kto_divergence,
     kto_losses,
     pair_losses,

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from megatron_biollm.config import UserError
+from megatron_biollm.finetune.preference_config import PAIR_LOSSES, PreferenceLossConfig
 from megatron_biollm.finetune.preference_loss import (
-    PAIR_LOSSES,
     PairLogps,
-    PreferenceLossConfig,
     kto_divergence,
     kto_losses,
     pair_losses,

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from megatron_biollm.data.sampler import micro_batches
+from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.finetune.preference_loss import (
     PairLogps,
-    PreferenceLossConfig,
     kto_divergence,
     kto_losses,
     pair_losses,
