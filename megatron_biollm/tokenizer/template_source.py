@@ -24,13 +24,18 @@ TRAINING_TEMPLATE_FILE = "chat_template_training.jinja"
 _TEMPLATES = resources.files("megatron_biollm.tokenizer") / "templates"
 _GENERATION = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
 _ROLE_MARKERS = re.compile(r"\{#-?\s*role markers:(.*?)-?#\}", re.DOTALL)
+# Nothing but what engines other than Python's know too (string methods, list addition).
 _GUARD = (
     "{%- set guarded = namespace(messages=[]) -%}"
     "{%- for message in messages -%}"
-    "{%- set guarded.messages = guarded.messages + [dict(message, content=message['content']CUTS)]"
-    " -%}{%- endfor -%}"
+    "{%- set guarded.messages = guarded.messages + [MESSAGE] -%}"
+    "{%- endfor -%}"
     "{%- set messages = guarded.messages -%}\n"
 )
+_PLAIN = "{'role': message['role'], 'content': message['content']CUTS}"
+# Where messages have more fields, of which content may be no text.
+_RICH = "dict(message, content=message['content']CUTS) if message['content'] is string else message"
+_MORE_FIELDS = re.compile("tool|reasoning|thinking")
 
 
 def built_in_names() -> list[str]:
@@ -101,8 +106,9 @@ def role_markers(text: str) -> list[str]:
 
 def guarded(text: str, words: Sequence[str]) -> str:
     """The template, changed so that no message contains one of `words` when it is rendered."""
-    cuts = "".join(f" | replace({_literal(word)}, {_literal(cut(word))})" for word in words)
-    guard = _GUARD.replace("CUTS", cuts) if words else ""
+    cuts = "".join(f".replace({_literal(word)}, {_literal(cut(word))})" for word in words)
+    message = _RICH if _MORE_FIELDS.search(text) else _PLAIN
+    guard = _GUARD.replace("MESSAGE", message).replace("CUTS", cuts) if words else ""
     return text if text.startswith(guard) else guard + text
 
 

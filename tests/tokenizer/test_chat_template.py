@@ -4,7 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Backend
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from megatron_biollm.config import UserError
 from megatron_biollm.tokenizer.chat_template import load_chat_template
@@ -166,11 +169,21 @@ def test_a_template_goes_with_the_tokenizer_through_every_stage(tokenizer, tmp_p
     assert imported.sha256 == tokenizer.sha256
 
 
-def test_the_exports_template_has_no_marks_and_renders_the_same(hf_tokenizer, tmp_path):
-    for name in TEMPLATES:
-        template = load_chat_template(hf_tokenizer, name)
-        exported(hf_tokenizer, template, tmp_path / name)
-        assert "generation %" not in (tmp_path / name / TEMPLATE_FILE).read_text()
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("trims", [False, True])
+def test_the_exports_template_is_plain_jinja_and_renders_the_same(
+    hf_tokenizer, tmp_path, name, trims
+):
+    template = load_chat_template(hf_tokenizer, name)
+    exported(hf_tokenizer, template, tmp_path)
+    engine = ImmutableSandboxedEnvironment(trim_blocks=trims, lstrip_blocks=trims)
+    plain = engine.from_string((tmp_path / TEMPLATE_FILE).read_text())
+    for messages in CHATS.values():
+        told = {"bos_token": "<s>", "eos_token": "</s>", "messages": messages}
+        assert plain.render(**told) == template.render(messages)[0]
+        told["messages"] = messages[:-1]
+        asked, _ = template.render(messages[:-1], add_generation_prompt=True)
+        assert plain.render(**told, add_generation_prompt=True) == asked
 
 
 def test_a_config_names_the_template_that_is_saved(hf_folder, tmp_path):
@@ -179,6 +192,61 @@ def test_a_config_names_the_template_that_is_saved(hf_folder, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     assert "[INST]" in (tmp_path / TEMPLATE_FILE).read_text()
     assert load_chat_template(tokenizer).text == load_chat_template(tokenizer, "llama2").text
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        # GPT-2's and LLaMA-3's, which treat line ends differently.
+        r"'s|'t| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ],
+)
+@pytest.mark.parametrize(
+    ("special", "trim"), [(["<|end|>"], False), (["<|end|>", "<|begin|>"], True)]
+)
+def test_byte_level_tokenizers_whose_bos_may_be_their_eos(texts, tmp_path, pattern, special, trim):
+    folder = byte_level(texts, pattern, special, trim, tmp_path / "t")
+    tokenizer = build_tokenizer(TokenizerConfig(tokenizer_model=str(folder)))
+    for name in TEMPLATES:
+        template = load_chat_template(tokenizer, name)
+        theirs, training = exported(tokenizer, template, tmp_path / name)
+        for messages in CHATS.values():
+            ours = template.encode(messages)
+            marked = theirs.apply_chat_template(
+                messages,
+                chat_template=training,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+            assert marked["input_ids"] == ours.tokens
+            # Where offsets leave spaces out, transformers loses an answer that begins with one.
+            assert trim or [bool(on) for on in marked["assistant_masks"]] == ours.loss_mask
+            answers = [m["content"] for m in messages if m["role"] == "assistant"]
+            assert learnt(template, ours) == [template.written(a) + "<|end|>" for a in answers]
+            prompt = template.encode_prompt(messages[:-1])
+            assert ours.tokens[: len(prompt)] == prompt
+
+
+def byte_level(texts, pattern, special, trim, folder):
+    backend = Backend(models.BPE())
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=trim)
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([*texts, "|>\n" * 500, "\n\n" * 500], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", bos_token=special[-1]
+    )
+    fast.save_pretrained(folder)
+    return folder
 
 
 def write(tmp_path, source):
@@ -202,6 +270,16 @@ def test_a_template_of_ones_own_is_taken_from_a_file(hf_tokenizer, tmp_path):
     assert learnt(template, template.encode(CHATS["one turn"])) == [
         "An inflammation of the liver.</s>"
     ]
+
+
+def test_other_fields_of_messages_reach_a_template_that_reads_them(hf_tokenizer, tmp_path):
+    called = "{{ m['tool_calls'] | default('') if m['tool_calls'] is defined else '' }}"
+    template = load_chat_template(hf_tokenizer, write(tmp_path, loop(called + MARKED)))
+    theirs, _ = exported(hf_tokenizer, template, tmp_path / "out")
+    messages = [*say("</s>", "So."), {"role": "user", "content": "</s>", "tool_calls": "look"}]
+    messages.append({"role": "assistant", "content": "", "tool_calls": "look"})
+    text = theirs.apply_chat_template(messages, tokenize=False)
+    assert text == "<s>[Q] < /s> [A] So.</s>[Q] < /s> [A]look </s>"
 
 
 @pytest.mark.parametrize(
