@@ -50,6 +50,7 @@ from megatron_biollm.recipes.convert_steps import (
     verify_along,
     write_sidecars,
 )
+from megatron_biollm.recipes.run_config import recipe_of
 from megatron_biollm.tokenizer.manifest import (
     MANIFEST_FILE,
     TokenizerManifest,
@@ -106,7 +107,7 @@ def import_from_hf(config: ConversionConfig) -> dict:
     check_model_fits_layout(sizes, config.parallel)
     tied = bool(hf.get("tie_word_embeddings", False))
     importer = Importer(config.input, sizes, tied, vocabulary.sub_ids, DTYPES.get(config.dtype))
-    source, plan = importer.weights(), _plan(sizes, config)
+    source, plan = importer.weights(), plan_of(sizes, config)
     dtype = importer.dtype or source.dtype
     final = verify.step_folder(config.output, 0)
     with staged(final, weight_bytes(sizes, dtype.itemsize, padded=True)) as folder:
@@ -129,7 +130,7 @@ def import_from_hf(config: ConversionConfig) -> dict:
         if not CheckpointReader(folder).has_same_contents(reader):
             raise UserError(f"{folder} names other places than were compared; report this as a bug")
         notes = [*vocabulary.notes, *(["tied embeddings were copied apart"] if tied else [])]
-        content = _write_report(report, folder, config, plan, peaks, notes)
+        content = write_report(report, folder, config, plan, peaks, notes)
         write_sidecars(folder, sizes)
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder / "tokenizer", sizes.make_vocab_size_divisible_by)
@@ -141,6 +142,8 @@ def import_from_hf(config: ConversionConfig) -> dict:
 def export_to_hf(config: ConversionConfig) -> dict:
     """Writes `output`, a LlamaForCausalLM folder, from a committed checkpoint of any layout.
 
+    That of a reward model becomes a LlamaForSequenceClassification (`convert_reward.py`).
+
     Returns:
         The content of its parity.json.
 
@@ -150,14 +153,18 @@ def export_to_hf(config: ConversionConfig) -> dict:
     """
     step = _one_step(config.input)
     _verify_small_files(step)
+    if recipe_of(step) == "reward":
+        from megatron_biollm.recipes.convert_reward import export_reward_model
+
+        return export_reward_model(step, config)
     source = CheckpointReader(step)
     tokenizer = load_tokenizer(step / "tokenizer") if (step / "tokenizer").is_dir() else None
     if config.tokenizer is not None:
         tokenizer = _same_tokenizer(find_tokenizer(config.tokenizer), tokenizer, config, step)
-    sizes = _stored_sizes(step, tokenizer.vocab_size if tokenizer else None)
+    sizes = stored_sizes(step, tokenizer.vocab_size if tokenizer else None)
     check_model_matches(source, sizes)
     stored, rounded = stored_dtype(source), DTYPES.get(config.dtype)
-    dtype, plan = rounded or stored, _plan(sizes, config)
+    dtype, plan = rounded or stored, plan_of(sizes, config)
     with staged(config.output, weight_bytes(sizes, dtype.itemsize, padded=False)) as folder:
         exporter = Exporter(step, folder, sizes, rounded)
         exporter.writer(source).create()
@@ -176,7 +183,7 @@ def export_to_hf(config: ConversionConfig) -> dict:
             report.require()
             flusher.finish()
         notes = [f"exported from {step.name}"]
-        content = _write_report(report, folder, config, plan, peaks, notes)
+        content = write_report(report, folder, config, plan, peaks, notes)
         if tokenizer is not None:
             manifest = TokenizerManifest.from_tokenizer(
                 tokenizer, sizes.make_vocab_size_divisible_by
@@ -233,7 +240,7 @@ def _one_step(path: Path) -> Path:
     return path
 
 
-def _stored_sizes(step: Path, vocab_size: int | None) -> ModelConfig:
+def stored_sizes(step: Path, vocab_size: int | None) -> ModelConfig:
     """Sizes in the checkpoint's config.yaml; the tokenizer's vocabulary where it has none."""
     path = step / "config.yaml"
     if not path.is_file():
@@ -252,7 +259,7 @@ def _stored_sizes(step: Path, vocab_size: int | None) -> ModelConfig:
     return sizes
 
 
-def _plan(sizes: ModelConfig, config: ConversionConfig) -> MemoryPlan:
+def plan_of(sizes: ModelConfig, config: ConversionConfig) -> MemoryPlan:
     tokens = probe_tokens(sizes).numel()
     return plan_memory(sizes, tokens, config.max_memory_gb, config.workers)
 
@@ -266,7 +273,7 @@ def _same_tokenizer(given, stored, config: ConversionConfig, step: Path):
     return given
 
 
-def _write_report(
+def write_report(
     report: ParityReport,
     folder: Path,
     config: ConversionConfig,

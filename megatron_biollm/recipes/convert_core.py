@@ -24,10 +24,11 @@ def core_model(
     rounded_to: torch.dtype | None = None,
     blocks: Blockwise | None = None,
     arrive: Callable[[str], None] = lambda name: None,
+    kind: type[MegatronModel] = MegatronModel,
 ) -> Iterator[MegatronModel]:
     """Core's model in this one process, on the CPU; core leaves with the block.
 
-    rounded_to, blocks, arrive: as for MegatronModel.
+    rounded_to, blocks, arrive: as for MegatronModel. kind: which of these to make.
     """
     device, parallel = select_device("cpu"), ParallelConfig()
     one_layer = dataclasses.replace(sizes, preset=None, num_layers=1)
@@ -43,6 +44,6 @@ def core_model(
                     one_layer, core, "local", groups, pre_process=False, post_process=with_output
                 )
 
-            yield MegatronModel(reader, sizes, build, rounded_to, blocks, arrive)
+            yield kind(reader, sizes, build, rounded_to, blocks, arrive)
         finally:
             destroy_process_groups()

@@ -25,7 +25,7 @@ from megatron_biollm.parallel.process_groups import (
     create_process_groups,
     destroy_process_groups,
 )
-from megatron_biollm.recipes.run_config import RunConfig, load_run_config
+from megatron_biollm.recipes.run_config import RunConfig, load_model_config, recipe_of
 from megatron_biollm.tokenizer.chat_template import load_chat_template, own_template
 from megatron_biollm.tokenizer.manifest import load_tokenizer
 
@@ -71,12 +71,13 @@ def generate(
     asked = load_config(GenerateConfig, None, overrides).parallel if overrides else None
     folders = candidates(checkpoint)
     device = select_device(device_name)
-    with device.core_context(), _world(device) as control:
+    with device.core_context(), joined_world(device) as control:
         folder = newest_good(folders, control)
-        config = load_run_config(folder / "config.yaml")
+        config = load_model_config(folder)
+        _refuse_reward_model(folder)
         layout = choose_layout(asked, config.parallel, control.size())
         generator = build_generator(folder, config, layout, device)
-        ids, options = encode_prompts(generator, _of_rank_0(list(prompts), control), options)
+        ids, options = encode_prompts(generator, of_rank_0(list(prompts), control), options)
         rows = [prompt for prompt in ids for _ in range(num_samples)]
         tell, start = on_text if control.rank() == 0 else None, time.perf_counter()
         written = generator.generate(rows, options, tell, batch_size)
@@ -211,8 +212,16 @@ def build_generator(
     return Generator(model, tokenizer, sizes.max_position_embeddings)
 
 
+def _refuse_reward_model(folder: Path) -> None:
+    if recipe_of(folder) == "reward":
+        raise UserError(
+            f"{folder} is a reward model, which scores answers and writes none (tools/score.py); "
+            f"give the checkpoint of a language model"
+        )
+
+
 @contextlib.contextmanager
-def _world(device: Device) -> Iterator[Group]:
+def joined_world(device: Device) -> Iterator[Group]:
     """Joins the ranks and lets rank 0 speak; leaves at the end."""
     minutes = ParallelConfig().distributed_timeout_minutes
     device.init_distributed(minutes)
@@ -224,7 +233,7 @@ def _world(device: Device) -> Iterator[Group]:
         close_logging()
 
 
-def _of_rank_0(value: Any, control: Group) -> Any:
+def of_rank_0(value: Any, control: Group) -> Any:
     holder = [value]
     torch.distributed.broadcast_object_list(holder, src=0, group=control)
     return holder[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_biollm.checkpoint.config import CheckpointConfig
-from megatron_biollm.config import UserError, load_config, option, section
+from megatron_biollm.config import UserError, load_config, option, read_layers, section
 from megatron_biollm.data.config import DataConfig
 from megatron_biollm.launch.config import WatchConfig
 from megatron_biollm.log import LoggingConfig
@@ -129,3 +129,25 @@ def load_run_config(
         UserError: unknown keys, wrong types, broken rules.
     """
     return load_config(RunConfig, path, overrides)
+
+
+def load_model_config(folder: Path) -> RunConfig:
+    """What a checkpoint's config.yaml says of its model, layout, tokenizer and precision.
+
+    Of any recipe's run; the sections that recipes do not share are left at their defaults.
+
+    Raises:
+        UserError: no such file, or one that is no run's.
+    """
+    values = read_layers([folder / "config.yaml"])
+    shared = ("model", "parallel", "tokenizer", "training")
+    return load_config(RunConfig, [{name: values[name] for name in shared if name in values}])
+
+
+def recipe_of(folder: Path) -> str:
+    """The recipe that a checkpoint is of: pretrain, sft, reward or dpo.
+
+    Raises:
+        UserError: its config.yaml is absent or none.
+    """
+    return read_layers([folder / "config.yaml"]).get("finetune", {}).get("recipe", "pretrain")

@@ -5,7 +5,11 @@ import math
 import random
 
 import pytest
+import torch
 
+from megatron_biollm.finetune.preferences import read_pairs
+from megatron_biollm.recipes.score import rank_pairs
+from tests.distributed import WorkerError
 from tests.integration.recipe import MODEL, layout, log_of, rows, trained
 from tests.integration.sft_run import WORDS, finetune_here, write_inputs
 
@@ -155,3 +159,78 @@ def test_a_reward_model_goes_on_in_another_layout(world, start, reward, tmp_path
     world.run(2, finetune_here, [*options, *layout(pp=2)], joined=False)
     for step, (loss, *_) in trained(tmp_path).items():
         assert loss == pytest.approx(trained(reward)[step][0], rel=1e-5)
+
+
+def conversations(folder):
+    rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    return [row["prompt"] + row[name] for row in rows for name in ("chosen", "rejected")]
+
+
+def scores_of(checkpoint, conversations, overrides=()):
+    from megatron_biollm.recipes.score import score
+
+    return score(checkpoint, conversations, "cpu", overrides, micro_batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def scores(world, reward, folder):
+    return world.run(1, scores_of, reward, conversations(folder), joined=False)[0]
+
+
+def test_scores_rank_as_training_said(scores, folder, reward):
+    pairs = read_pairs(folder / "pairs.jsonl")
+    report = rank_pairs(pairs, scores)
+    low, high = report["accuracy_interval"]
+    assert report["pairs"] == 16 and low <= report["accuracy"] <= high
+    assert report["longer_wins"] == 0.5  # the same words, so always a tie
+
+
+@pytest.mark.parametrize("degrees", [{"tp": 2}, {"pp": 2}], ids=["TP2", "PP2"])
+def test_scores_are_the_same_in_every_layout(world, scores, folder, reward, degrees):
+    found = world.run(2, scores_of, reward, conversations(folder), layout(**degrees), joined=False)
+    assert found[0] == found[1] == pytest.approx(scores, rel=1e-5, abs=1e-6)
+
+
+def test_a_language_model_has_no_scores_and_a_reward_model_no_words(world, start, reward, folder):
+    said = conversations(folder)
+    with pytest.raises(WorkerError, match="is no reward model"):
+        world.run(1, scores_of, start, said, joined=False)
+    with pytest.raises(WorkerError, match="which scores answers and writes none"):
+        world.run(1, written_by, reward, joined=False)
+    assert world.run(1, written_by, start, joined=False)[0]
+
+
+def written_by(checkpoint):
+    from megatron_biollm.generation.sampling import SamplingOptions
+    from megatron_biollm.recipes.generate import generate
+
+    options = SamplingOptions(max_new_tokens=2)
+    return [len(row.tokens) for row in generate(checkpoint, ["heart"], options, 1, "cpu")]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_export_scores_the_same_under_any_padding(scores, reward, folder, exported, side):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(exported).eval()
+    tokenizer = AutoTokenizer.from_pretrained(exported, padding_side=side)
+    assert type(model).__name__ == "LlamaForSequenceClassification"
+    batch = tokenizer.apply_chat_template(
+        conversations(folder), padding=True, return_dict=True, return_tensors="pt"
+    )
+    assert 0 in batch["attention_mask"]
+    with torch.no_grad():
+        found = model(**batch).logits[:, 0]
+    assert found.tolist() == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def exported(world, reward, folder):
+    world.run(1, export, reward, folder / "exported", joined=False)
+    return folder / "exported"
+
+
+def export(source, output):
+    from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf
+
+    export_to_hf(ConversionConfig(source, output))
