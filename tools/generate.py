@@ -46,7 +46,7 @@ def main() -> None:
         arguments.num_samples,
         arguments.device,
         arguments.overrides,
-        write if streams and single else None,
+        writer(arguments.chat) if streams and single else None,
         arguments.batch_size,
     )
     if not speaks:
@@ -58,7 +58,8 @@ def main() -> None:
         print()
     else:
         for number, row in enumerate(rows):
-            print(row.text if len(rows) == 1 else f"--- {number + 1} of {len(rows)}\n{row.text}")
+            text = row.text.strip() if arguments.chat else row.text
+            print(text if len(rows) == 1 else f"--- {number + 1} of {len(rows)}\n{text}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -159,8 +160,17 @@ def read_text(name: str) -> str:
         ) from error
 
 
-def write(row: int, piece: str) -> None:
-    print(piece, end="", flush=True)
+def writer(chat: bool):
+    """Prints pieces as they come; of an answer without the space that its form begins with."""
+    begun = not chat
+
+    def write(row: int, piece: str) -> None:
+        nonlocal begun
+        text = piece if begun else piece.lstrip()
+        begun = begun or bool(text)
+        print(text, end="", flush=True)
+
+    return write
 
 
 def as_json(prompt: str | list[dict], row) -> dict:

@@ -8,17 +8,17 @@
         --input a.tsv b.jsonl --output data/qa.jsonl --unique
 
 messages    {"messages": [{"role": ..., "content": ...}]}: the same form, bad lines left out
-qa          two columns or fields, of JSON lines, JSON, CSV or TSV
+qa          two columns or fields, of JSON lines, JSON, CSV, TSV or Parquet
 alpaca      instruction, input, output (system, history)
 sharegpt    conversations of from and value
 medquad     XML: the folder, its .tar.gz, or one file
 mts-dialog  CSV: conversation of doctor and patient, one section of the note
 aci-bench   CSV or JSON: a whole visit and its note
 
-Files may be gzipped. Standard output has the counts: read, kept, held out, dropped by reason with
-the place of the first one. --held-out puts whole documents (medquad) or all conversations with the
-same question aside, in OUTPUT_heldout.jsonl; the same ones for the same share, whatever else is
-read.
+Files may be gzipped; Parquet is read too. Standard output has the counts: read, kept, held out,
+dropped by reason with the place of the first one. --held-out puts whole documents (medquad) or all
+conversations with the same question aside, in OUTPUT_heldout.jsonl; the same ones for the same
+share, whatever else is read.
 """
 
 import argparse

@@ -98,9 +98,11 @@ def read_lines(shard: Shard, block: Optional[bytes] = None) -> Iterator[list[byt
 
 
 def read_rows(
-    shard: Shard, columns: list[str], optional: Sequence[str] = ()
+    shard: Shard, columns: Sequence[str], optional: Optional[Sequence[str]] = ()
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a Parquet row group, in batches. optional: columns to read if they are there.
+    """The rows of a Parquet row group, in batches.
+
+    optional: columns to read if they are there; None for all others.
 
     Raises:
         UserError: the file is damaged or has no such column.
@@ -112,7 +114,8 @@ def read_rows(
                 f"{shard.file} has no column {', '.join(sorted(missing))}; it has "
                 f"{', '.join(file.schema_arrow.names)}: name one of them with --json-keys"
             )
-        more = [name for name in optional if name in file.schema_arrow.names]
+        names = file.schema_arrow.names
+        more = names if optional is None else [name for name in optional if name in names]
         wanted = list(dict.fromkeys([*columns, *more]))
         batches = file.iter_batches(512, row_groups=[shard.start], columns=wanted)
         for batch in batches:

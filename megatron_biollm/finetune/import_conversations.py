@@ -163,7 +163,9 @@ def _write(
     else:
         report.kept += 1
         file = kept
-    file.write(json.dumps(_row(item, options.system), ensure_ascii=False).encode() + b"\n")
+    line = json.dumps(_row(item, options.system), ensure_ascii=False)
+    # Half a character in an id or in what the source says; messages are checked.
+    file.write(line.encode(errors="replace") + b"\n")
 
 
 def _row(item: Imported, system: Optional[str]) -> dict[str, Any]:
@@ -178,7 +180,8 @@ def _share(item: Imported) -> float:
     """A number in [0, 1) that depends on what belongs together alone."""
     questions = (m["content"] for m in item.messages if m["role"] == "user")
     group = item.group or " ".join(next(questions, "").lower().split())
-    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    digest = hashlib.sha256(group.encode(errors="replace")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _check(report: ImportReport, options: ImportOptions) -> None:

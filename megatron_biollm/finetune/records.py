@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_biollm.config import UserError
+from megatron_biollm.data.lines import plan_shards, read_rows
 from megatron_biollm.finetune.conversations import numbered_lines
 from megatron_biollm.finetune.imported import Dropped, Imported
 
@@ -25,8 +26,8 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 def import_records(path: Path, make: Make) -> Iterator[Imported | Dropped]:
     """What `make` makes of each record of a file, given the record and its place.
 
-    A file is JSON lines, a JSON list (or `{"data": [...]}`), CSV or TSV, also .gz. A line without
-    a record is dropped.
+    A file is JSON lines, a JSON list (or `{"data": [...]}`), CSV or TSV, also .gz, or Parquet. A
+    line without a record is dropped.
 
     Raises:
         UserError: absent, unreadable or not of this form, or as `make` does.
@@ -37,7 +38,9 @@ def import_records(path: Path, make: Make) -> Iterator[Imported | Dropped]:
 
 def _records(path: Path) -> Iterator[Located]:
     if not path.is_file():
-        raise UserError(f"{path} is not a file; give JSON lines, JSON, CSV or TSV")
+        raise UserError(f"{path} is not a file; give JSON lines, JSON, CSV, TSV or Parquet")
+    if path.suffix == ".parquet":
+        return _parquet(path)
     delimiter = _DELIMITERS.get(_suffix(path))
     if delimiter is not None:
         return _table(path, delimiter)
@@ -91,6 +94,15 @@ def _table(path: Path, delimiter: str) -> Iterator[Located]:
             f"{path}:{reader.line_num} is not a table ({error}); quote fields that hold quotes, "
             f"line ends or {delimiter!r}"
         ) from error
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    number = 0
+    for shard, _ in plan_shards([str(path)], workers=1):
+        for rows in read_rows(shard, (), optional=None):
+            for row in rows:
+                number += 1
+                yield f"{path}:{number}", row
 
 
 def _is_one_value(path: Path) -> bool:

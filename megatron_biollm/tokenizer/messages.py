@@ -79,11 +79,25 @@ def _check_message(message: Any, which: str) -> None:
             f"{which} ({role}) has content {_short(content)}; it must be text",
             "a message's content is not text",
         )
+    if not _is_unicode(content):
+        raise ConversationError(
+            f"{which} ({role}) has half of a character in it (a lone surrogate, in JSON \\ud800 to "
+            f"\\udfff), which no tokenizer reads; leave it out",
+            "a message has half of a character",
+        )
     if not content.strip():
         raise ConversationError(
             f"{which} ({role}) is empty; give it text, or leave it (or the conversation) out",
             "a message is empty",
         )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _short(value: Any) -> str:

@@ -60,6 +60,17 @@ def test_questions_and_answers_are_read_from_every_kind_of_table(tmp_path, name)
     assert written == [QA] and (report.read, report.kept, report.dropped) == (1, 1, {})
 
 
+def test_parquet_is_read_with_its_lists(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    import pyarrow
+
+    rows = [{"messages": QA, "id": "x"}, {"messages": QA[:1], "id": "y"}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=1)
+    report, written = run(tmp_path, "messages", tmp_path / "a.parquet")
+    assert written == [QA] and report.read == 2
+    assert report.first == {"no message of role assistant": f"{tmp_path / 'a.parquet'}:2"}
+
+
 def test_alpaca(tmp_path):
     rows = [
         {"instruction": "Name it.", "input": "fever, cough", "output": "Flu"},
@@ -179,6 +190,13 @@ def test_a_system_message_is_put_before_those_without(tmp_path):
     file = write(tmp_path / "a.jsonl", rows)
     _, written = run(tmp_path, "messages", file, system="You are a physician.")
     assert [m[0]["content"] for m in written] == ["You are a physician.", "Own."]
+
+
+def test_half_a_character_is_dropped_in_a_message_and_replaced_in_an_id(tmp_path):
+    rows = [{"messages": QA, "id": "a\ud83e"}, {"messages": answered("a\ud83e", "So.")}]
+    report, written = run(tmp_path, "messages", write(tmp_path / "a.jsonl", rows), held_out=1e-9)
+    assert written == [QA] and report.dropped == {"a message has half of a character": 1}
+    assert next(read_conversations(tmp_path / "out.jsonl")).id == "a?"
 
 
 def test_the_same_question_is_held_out_or_kept_but_not_both(tmp_path):

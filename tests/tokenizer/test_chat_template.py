@@ -355,6 +355,7 @@ def test_an_unknown_template_is_refused_with_the_known_ones(hf_tokenizer, tmp_pa
         (say(" \n", "So."), r"message 1 of 2 \(user\) is empty"),
         ([{"role": "doctor", "content": "So."}], "role 'doctor'; it must be one of system, user"),
         ([{"role": "user", "content": None}], "content None; it must be text"),
+        (say("\ud83e", "So."), r"half of a character .* leave it out"),
     ],
 )
 def test_a_bad_conversation_is_refused(hf_tokenizer, messages, message):
