@@ -14,6 +14,8 @@ from typing import Optional
 import krippendorff
 import numpy as np
 
+# Of fewer units a bootstrap says nothing.
+_LEAST_UNITS = 10
 # Resamples times units is bounded, so that a page never waits: 1000 of up to 4,000 units.
 _MOST_RESAMPLES, _LEAST_RESAMPLES, _DRAWS = 1000, 100, 4_000_000
 _Z = 1.959964  # 97.5 % of the normal distribution
@@ -23,7 +25,8 @@ Ratings = Sequence[Sequence[Optional[str]]]
 
 @dataclass(frozen=True)
 class Estimate:
-    """value: None where it is not defined. low, high: 95 % interval. n: units that count."""
+    """value: None where it is not defined. low, high: 95 % interval, None below 10 units. n: units
+    that count."""
 
     value: Optional[float]
     low: Optional[float]
@@ -48,7 +51,7 @@ def alpha(ratings: Ratings, seed: int = 0) -> Estimate:
         return Estimate(None, None, None, counts.shape[0])
     value = krippendorff.alpha(value_counts=counts, level_of_measurement="nominal")
     drawn = _alphas(counts, _weights(counts.shape[0], seed))
-    return Estimate(float(value), *_interval(drawn), counts.shape[0])
+    return Estimate(float(value), *_interval(drawn, counts.shape[0]), counts.shape[0])
 
 
 def kappa(
@@ -66,7 +69,7 @@ def kappa(
     if np.isnan(value):
         return Estimate(None, None, None, len(pairs))
     drawn = _kappas(table, _weights(len(pairs), seed))
-    return Estimate(float(value), *_interval(drawn), len(pairs))
+    return Estimate(float(value), *_interval(drawn, len(pairs)), len(pairs))
 
 
 def kappas(ratings: Ratings, seed: int = 0) -> dict[tuple[int, int], Estimate]:
@@ -127,9 +130,9 @@ def _weights(units: int, seed: int) -> np.ndarray:
     return drawn.astype(float)
 
 
-def _interval(drawn: np.ndarray) -> tuple[Optional[float], Optional[float]]:
+def _interval(drawn: np.ndarray, units: int) -> tuple[Optional[float], Optional[float]]:
     drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) == 0:
+    if units < _LEAST_UNITS or len(drawn) == 0:
         return None, None
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
