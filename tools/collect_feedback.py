@@ -70,12 +70,17 @@ def parse_args() -> argparse.Namespace:
 
 
 def add_project_commands(command: Any) -> None:
-    add = command("init", init, "make an empty project")
-    add("--title", help="shown on every page")
-    add("--instructions", type=Path, metavar="FILE", help="text for the annotators' start page")
-    add("--double-share", type=float, help="share of items that two experts judge [0.2]")
-    add("--lease-minutes", type=float, help="an idle item goes to somebody else after [30]")
-    add("--seed", type=int, help="draws sides, order and doubled items [1234]")
+    for name, run, help in (
+        ("init", init, "make an empty project"),
+        ("configure", configure, "change the settings of a project; later imports obey them"),
+    ):
+        add = command(name, run, help)
+        add("--title", help="shown on every page")
+        add("--instructions", type=Path, metavar="FILE", help="text for the start page")
+        add("--double-share", type=float, help="share of items that two experts judge [0.2]")
+        add("--lease-minutes", type=float, help="an idle item goes to somebody else after [30]")
+        if name == "init":
+            add("--seed", type=int, help="draws sides, order and doubled items [1234]")
     add = command("import", import_, "add prompts with answers", epilog=ROWS)
     add("file", type=Path, nargs="+", help="JSONL or JSON")
     add("--form", default="auto", help="one of the forms below [told by the first row]")
@@ -139,12 +144,24 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 def init(args: argparse.Namespace) -> None:
     from megatron_biollm.feedback.database import create_database
 
+    create_database(args.database, **given_settings(args))
+    print(f"{args.database} is made; import answers and add annotators next")
+
+
+def configure(args: argparse.Namespace) -> None:
+    from megatron_biollm.feedback.database import change_settings, settings
+
+    with opened(args.database) as connection:
+        change_settings(connection, **given_settings(args))
+        print(json.dumps(settings(connection), indent=2, ensure_ascii=False))
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("title", "double_share", "lease_minutes", "seed")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name, None) for name in names}
     if args.instructions is not None:
         given["instructions"] = read_text(args.instructions)
-    create_database(args.database, **given)
-    print(f"{args.database} is made; import answers and add annotators next")
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def read_text(path: Path) -> str:

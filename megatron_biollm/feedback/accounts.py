@@ -113,6 +113,8 @@ def log_in(
 ) -> Optional[sqlite3.Row]:
     """The annotator's row, or None for a wrong name or password.
 
+    address: of the browser, empty where many share one (behind a proxy, on one machine).
+
     Raises:
         TooManyAttempts: after several failures of a name or an address.
     """
@@ -140,7 +142,7 @@ def _check_attempts(connection: sqlite3.Connection, name: str, address: str, now
             f"SELECT at FROM login_failure WHERE {column} = ? AND at > ? ORDER BY at DESC LIMIT ?",
             [value, now - WINDOW_S, limit],
         ).fetchall()
-        if len(rows) >= limit:
+        if value and len(rows) >= limit:
             raise TooManyAttempts(rows[-1]["at"] + WINDOW_S - now)
 
 

@@ -16,8 +16,7 @@ import numpy as np
 
 # Of fewer units a bootstrap says nothing.
 _LEAST_UNITS = 10
-# Resamples times units is bounded, so that a page never waits: 1000 of up to 4,000 units.
-_MOST_RESAMPLES, _LEAST_RESAMPLES, _DRAWS = 1000, 100, 4_000_000
+_RESAMPLES = 1000
 _Z = 1.959964  # 97.5 % of the normal distribution
 # One row a rater, one column a unit, None where the rater did not judge it.
 Ratings = Sequence[Sequence[Optional[str]]]
@@ -50,7 +49,9 @@ def alpha(ratings: Ratings, seed: int = 0) -> Estimate:
     if counts.shape[0] == 0 or (counts.sum(0) > 0).sum() < 2:
         return Estimate(None, None, None, counts.shape[0])
     value = krippendorff.alpha(value_counts=counts, level_of_measurement="nominal")
-    drawn = _alphas(counts, _weights(counts.shape[0], seed))
+    # Units that were rated alike are drawn together: the same distribution, and far less work.
+    patterns, times = np.unique(counts, axis=0, return_counts=True)
+    drawn = _alphas(patterns, _draws(times, seed))
     return Estimate(float(value), *_interval(drawn, counts.shape[0]), counts.shape[0])
 
 
@@ -62,13 +63,13 @@ def kappa(
     if not pairs:
         return Estimate(None, None, None, 0)
     names = {name: place for place, name in enumerate(sorted({n for pair in pairs for n in pair}))}
-    table = np.zeros((len(pairs), len(names), len(names)))
-    for row, (a, b) in enumerate(pairs):
-        table[row, names[a], names[b]] = 1
-    (value,) = _kappas(table, np.ones((1, len(pairs))))
+    table = np.zeros((len(names), len(names)), int)
+    for a, b in pairs:
+        table[names[a], names[b]] += 1
+    (value,) = _kappas(table[None])
     if np.isnan(value):
         return Estimate(None, None, None, len(pairs))
-    drawn = _kappas(table, _weights(len(pairs), seed))
+    drawn = _kappas(_draws(table.ravel(), seed).reshape(-1, *table.shape))
     return Estimate(float(value), *_interval(drawn, len(pairs)), len(pairs))
 
 
@@ -100,34 +101,32 @@ def _counts(ratings: Ratings) -> np.ndarray:
     return counts
 
 
-def _alphas(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[resamples] nominal alphas; units with fewer than two ratings are left out already."""
-    size = counts.sum(1, keepdims=True)
-    agreeing = (counts * (counts - 1)).sum(1) / (size[:, 0] - 1)
-    totals = weights @ counts
+def _alphas(patterns: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """[resamples] nominal alphas of patterns [patterns, values] that occur times [resamples,
+    patterns]; units with fewer than two ratings are left out already."""
+    size = patterns.sum(1)
+    agreeing = (patterns * (patterns - 1)).sum(1) / (size - 1)
+    totals = times @ patterns
     n = totals.sum(1)
-    observed = 1 - weights @ agreeing / n
+    observed = 1 - times @ agreeing / n
     expected = 1 - (totals * (totals - 1)).sum(1) / (n * (n - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(expected > 0, 1 - observed / expected, np.nan)
 
 
-def _kappas(table: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[resamples] kappas of table [units, values, values]."""
-    size = table.shape[1]
-    joint = (weights @ table.reshape(len(table), -1)).reshape(-1, size, size)
-    joint /= joint.sum((1, 2), keepdims=True)
+def _kappas(tables: np.ndarray) -> np.ndarray:
+    """[resamples] kappas of tables [resamples, values, values]."""
+    joint = tables / tables.sum((1, 2), keepdims=True)
     observed = np.trace(joint, axis1=1, axis2=2)
     expected = (joint.sum(2) * joint.sum(1)).sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
 
 
-def _weights(units: int, seed: int) -> np.ndarray:
-    """[resamples, units]: how often each unit is drawn."""
-    resamples = max(_LEAST_RESAMPLES, min(_MOST_RESAMPLES, _DRAWS // units))
-    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), resamples)
-    return drawn.astype(float)
+def _draws(times: np.ndarray, seed: int) -> np.ndarray:
+    """[resamples, kinds]: how often each kind of unit is drawn, of kinds that occur `times`."""
+    n = times.sum()
+    return np.random.default_rng(seed).multinomial(n, times / n, _RESAMPLES)
 
 
 def _interval(drawn: np.ndarray, units: int) -> tuple[Optional[float], Optional[float]]:

@@ -145,6 +145,20 @@ def settings(connection: sqlite3.Connection) -> dict[str, Any]:
     return {**DEFAULTS, **{row["name"]: json.loads(row["value"]) for row in rows}}
 
 
+def change_settings(connection: sqlite3.Connection, **values: Any) -> None:
+    """Changes settings other than the seed; items that are there keep the ratings they want.
+
+    Raises:
+        UserError: a setting out of its range, or the seed, on which stored orders depend.
+    """
+    if "seed" in values:
+        raise UserError("the seed cannot change: items are ordered by it; make a new project")
+    with transaction(connection):
+        check_settings({**settings(connection), **values})
+        rows = [(name, json.dumps(value)) for name, value in values.items()]
+        connection.executemany("INSERT OR REPLACE INTO setting VALUES (?, ?)", rows)
+
+
 @contextlib.contextmanager
 def database_errors(path: str | Path) -> Iterator[None]:
     """Turns what SQLite says of a locked database or a full disk into a UserError."""

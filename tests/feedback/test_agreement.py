@@ -42,6 +42,17 @@ def test_the_bootstraps_alpha_and_kappa_are_those_of_the_estimates():
     assert -1 <= kappa(*drawn).low < kappa(*drawn).value < kappa(*drawn).high <= 1
 
 
+def test_the_interval_is_that_of_drawing_units():
+    random = np.random.default_rng(5)
+    ratings = random.integers(0, 2, (2, 60))
+    ratings[1, :40] = ratings[0, :40]
+    drawn = [random.integers(0, 60, 60) for _ in range(600)]
+    by_units = [kappa(*ratings[:, units].astype(str).tolist()).value for units in drawn]
+    found = kappa(*ratings.astype(str).tolist())
+    low, high = np.percentile(by_units, [2.5, 97.5])
+    assert found.low == pytest.approx(low, abs=0.06) and found.high == pytest.approx(high, abs=0.06)
+
+
 def test_kappa_by_hand():
     # Cohen: observed 0.7; expected 0.5 * 0.6 + 0.5 * 0.4.
     first = ["y"] * 25 + ["n"] * 25

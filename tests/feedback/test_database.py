@@ -8,6 +8,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.feedback import accounts
 from megatron_biollm.feedback.database import (
     backup,
+    change_settings,
     create_database,
     database_errors,
     open_database,
@@ -38,6 +39,16 @@ def test_a_setting_out_of_range_makes_no_file(tmp_path, settings, words):
     with pytest.raises(UserError, match=words):
         create_database(tmp_path / "a.db", **settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_change_but_for_the_seed(make_project):
+    project = make_project()
+    change_settings(project.connection, title="New", double_share=0.9)
+    assert settings(project.connection)["title"] == "New"
+    for values, words in (({"seed": 1}, "cannot change"), ({"double_share": 2}, "give 0 to 1")):
+        with pytest.raises(UserError, match=words):
+            change_settings(project.connection, **values)
+    assert settings(project.connection)["double_share"] == 0.9
 
 
 def test_an_existing_file_is_left_alone(tmp_path):

@@ -142,6 +142,21 @@ def test_items_asked_for_at_once_go_to_one_each(make_project):
     assert sorted(found) == [1, 2, 3, 4, 5, 6]
 
 
+def test_many_at_once_neither_lose_nor_repeat_a_judgement(make_project):
+    people = {f"p{n}": "annotator" for n in range(4)}
+    project = make_project([pair(n) for n in range(12)], double_share=0.5, people=people)
+    project.app.config["BUSY_TIMEOUT_S"] = 30.0
+    visitors = [project.visitor(name) for name in people]
+    threads = [threading.Thread(target=visitor.judge_all) for visitor in visitors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for row in project.rows("SELECT id, ratings_wanted FROM item"):
+        (count,) = project.row("SELECT count(*) FROM judgement WHERE item_id = ?", row["id"])
+        assert count == row["ratings_wanted"]
+
+
 def test_a_draft_that_was_overtaken_on_its_way_is_left_out(make_project):
     project = make_project([pair(0)])
     item_id, ada = take(project, "Ada"), project.account("Ada")["id"]

@@ -6,6 +6,8 @@ from megatron_biollm.config import UserError
 from megatron_biollm.feedback.export import export
 from megatron_biollm.feedback.importing import import_file
 from megatron_biollm.feedback.verdicts import Filters, majority
+from megatron_biollm.finetune.conversations import read_conversations
+from megatron_biollm.finetune.preferences import read_labelled, read_pairs
 from tests.feedback.project import pair, read_lines
 
 BEST, WORST = {"strength": "3"}, {"category_a": "other", "category_b": "other"}
@@ -144,6 +146,22 @@ def test_kto_labels_single_answers(make_project, tmp_path):
     assert labels == {
         "first 0": True, "second 0": False, "better": True, "first 1": False, "second 1": False,
     }  # fmt: skip
+
+
+def test_what_is_exported_is_what_the_fine_tuning_reads(make_project, tmp_path):
+    project = make_project([pair(0), pair(1)])
+    say(project, "Ada", 1, "first", strength="3", correction="better", correction_base="first")
+    say(project, "Ada", 2, "second")
+    paths = {form: tmp_path / f"{form}.jsonl" for form in ("preference", "kto", "conversations")}
+    for form, path in paths.items():
+        export(project.connection, path, form)
+    pairs = read_pairs(paths["preference"])
+    assert [(p.chosen[-1]["content"], p.rejected[-1]["content"]) for p in pairs] == [
+        ("first 0", "second 0"), ("better", "first 0"), ("second 1", "first 1"),
+    ]  # fmt: skip
+    assert len(read_labelled(paths["kto"])) == 5
+    (conversation,) = read_conversations(paths["conversations"])
+    assert conversation.messages[-1] == {"role": "assistant", "content": "better"}
 
 
 def test_label_studio_and_back_says_the_same(make_project, tmp_path):

@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 
+from megatron_biollm.feedback.database import open_database
 from megatron_biollm.feedback.words import CATEGORIES, PREFERENCES
 from tests.feedback.project import BETTER_A, PASSWORD, pair
 
@@ -213,6 +214,29 @@ def test_an_adjudicator_sees_what_was_said_without_names_and_settles_it(make_pro
     assert judge.next() is None and "queue is empty" in judge.get("/next").text
 
 
+def test_the_letters_of_earlier_opinions_are_those_of_the_page(make_project):
+    project = make_project([pair(n) for n in range(6)], double_share=1.0)
+    for name, wanted in (("Ada", "first"), ("Ben", "second")):
+        visitor = project.visitor(name)
+        while address := visitor.next():
+            letter = letter_of(visitor.get(address).text, wanted)
+            visitor.save(address, {**BETTER_A, "preference": letter, f"error_{letter}": "1"})
+    judge = project.visitor("Judge")
+    while address := judge.next():
+        page = judge.get(address).text
+        cards = re.findall(r"<article>(.*?)</article>", page, re.S)
+        what = r"Answer ([AB]) is better|([AB]) states something wrong"
+        said = [re.findall(what, card) for card in cards]
+        letters = [letter_of(page, wanted).upper() for wanted in ("first", "second")]
+        assert said == [[(letter, ""), ("", letter)] for letter in letters]
+        judge.save(address)
+
+
+def letter_of(page: str, wanted: str) -> str:
+    (a,) = re.findall(r'data-side="a">(\w+)', page)
+    return "a" if a == wanted else "b"
+
+
 def test_of_two_adjudicators_the_second_becomes_one_more_opinion(make_project):
     people = {"Ada": "annotator", "Ben": "annotator", "J1": "adjudicator", "J2": "adjudicator"}
     project = make_project([pair(0)], double_share=1.0, people=people)
@@ -253,6 +277,25 @@ def test_log_in_is_refused_after_several_failures_and_opens_again(make_project):
     assert answer.status_code == 429 and int(answer.headers["Retry-After"]) > 0
     project.clock.now += 16 * 60
     assert project.visitor("Ada").get("/").status_code == 200
+
+
+def test_one_address_cannot_guess_at_many_names(make_project):
+    client = make_project().app.test_client()
+    there = {"REMOTE_ADDR": "10.1.2.3"}
+    page = client.get("/login", environ_base=there).text
+    fields = {"csrf_token": re.search(r'name="csrf_token" value="([^"]+)"', page)[1]}
+
+    def guess(number):
+        fields.update(name=f"somebody {number}", password="wrong guess!")
+        return client.post("/login", data=fields, environ_base=there).status_code
+
+    connection = open_database(client.application.config["DATABASE"])
+    connection.executemany(
+        "INSERT INTO login_failure VALUES (?, '10.1.2.3', 1800000000.0)",
+        [(f"somebody {number}",) for number in range(29)],
+    )
+    connection.close()
+    assert [guess(number) for number in (30, 31)] == [401, 429]
 
 
 def test_a_new_password_ends_other_sessions(make_project):

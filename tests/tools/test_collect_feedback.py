@@ -50,7 +50,7 @@ def test_accounts_and_reports(study, tmp_path):
     assert (rossi["name"], rossi["specialty"]) == ("Dr. Rossi", "cardiology")
     assert "Dr. Rossi (cardiology), annotator: 0 judgements" in done("progress", study)
     assert json.loads(done("adjudication", study, "--json")) == []
-    done("disable-annotator", study, "Dr. Rossi")
+    assert json.loads(done("configure", study, "--title", "Neu"))["title"] == "Neu"
     done("backup", study, tmp_path / "copy.db")
     assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
 
@@ -61,7 +61,6 @@ def test_a_mistake_is_one_message_and_nothing_is_written(study, tmp_path):
         (("import", tmp_path / "none.db", "x"), "does not exist"),
         (("import", study, tmp_path / "none.jsonl"), "does not exist"),
         (("export", study, tmp_path / "out.jsonl"), "3 not judged"),
-        (("add-annotator", study, "A", "--role", "boss"), "give one of"),
         (("serve", study, "--tls-cert", "x"), "belong together"),
     ):
         result = run(*arguments)

@@ -5,7 +5,7 @@ from flask import Blueprint, abort, g, render_template, request
 from megatron_biollm.feedback import progress
 from megatron_biollm.feedback.accounts import is_adjudicator
 from megatron_biollm.feedback.database import settings
-from megatron_biollm.feedback.web.context import database, now
+from megatron_biollm.feedback.web.context import database
 
 pages = Blueprint("overview", __name__)
 _ROWS = 50
@@ -53,4 +53,5 @@ def show_progress():
 def adjudication():
     if not is_adjudicator(g.annotator):
         abort(403)
-    return render_template("adjudication.html", rows=progress.disputes(database()), now=now())
+    rows = progress.disputes(database())
+    return render_template("adjudication.html", rows=rows[:_ROWS], total=len(rows))

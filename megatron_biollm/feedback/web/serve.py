@@ -21,6 +21,9 @@ from megatron_biollm.log import get_logger
 class _Handler(WSGIRequestHandler):
     """Logs what failed, and never what was asked for by whom."""
 
+    # Seconds of silence after which a browser that sends nothing more is given up.
+    timeout = 30
+
     def log(self, type: str, message: str, *args: object) -> None:
         if type == "error":
             get_logger(__name__).warning(message, *args)
@@ -114,6 +117,8 @@ def make_feedback_server(
         fd=listener.fileno(),
     )  # fmt: skip
     server.port = listener.getsockname()[1]
+    # What has begun is finished before the server closes.
+    server.daemon_threads = False
     # The server holds a duplicate of it.
     listener.close()
     return server
