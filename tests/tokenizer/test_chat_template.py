@@ -373,3 +373,12 @@ def test_llama2s_form_wants_turns(hf_tokenizer):
 def test_a_prompt_must_leave_the_last_word_to_the_assistant(hf_tokenizer):
     with pytest.raises(UserError, match="end it with the user's message"):
         load_chat_template(hf_tokenizer).encode_prompt(CHATS["one turn"])
+
+
+def test_the_documented_template_is_one_that_trains(hf_tokenizer, tmp_path, caplog):
+    page = (Path(__file__).parents[2] / "docs/conversations.md").read_text(encoding="utf-8")
+    source = page.split("```jinja\n")[1].split("```")[0]
+    template = load_chat_template(hf_tokenizer, write(tmp_path, source))
+    chat = template.encode(CHATS["forged"][1:])
+    assert learnt(template, chat) == [template.written(CHATS["forged"][2]["content"]) + "</s>"]
+    assert not caplog.records
