@@ -8,6 +8,7 @@
     python tools/benchmark.py corpus --input pubmed26n0001.xml.gz
     python tools/benchmark.py convert --scratch /big/disk
     torchrun --nproc_per_node 2 tools/benchmark.py checkpoint model.preset=1b model.vocab_size=4096
+    python tools/benchmark.py dpo model.preset=tiny model.vocab_size=4096 model.seq_length=256
 
 train: a training step beside the loop that people would write with transformers, in turns in one
 process; the figure is the ratio of median step times.
@@ -19,6 +20,8 @@ convert: a slice of the 70B model (its widths, 4 layers) from a sharded checkpoi
 and back, beside copying the files; takes 24 GB of disk.
 checkpoint: how long the step loop stands still for a checkpoint in the background, beside a save
 that holds it up, in turns; the figure is the ratio of medians. One process, or under torchrun.
+dpo: a step of DPO beside TRL's DPOTrainer on the same pairs, in turns in one process on the CPU;
+the figure is the ratio of median step times.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from megatron_biollm.log import run_tool
 
 
 def main() -> int:
-    functions = (train, encode, corpus, convert, checkpoint)
+    functions = (train, encode, corpus, convert, checkpoint, dpo)
     commands = {function.__name__: function for function in functions}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -150,6 +153,25 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     report = benchmark_checkpoints(CheckpointBenchmark(model=model, **args))
     if report["rank"] == 0:
         print(json.dumps(report, indent=1) if as_json else table(report))
+
+
+def dpo(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--pairs", type=int, default=4, help="of a step [4]")
+    add("--repeats", type=int, default=10, help="timed steps of each side [10]")
+    add("--threads", type=int, default=1, help="torch's threads, for both sides [1]")
+    add("overrides", nargs="*", metavar="model.field=value", help="the network")
+    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
+    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
+    as_json = args.pop("json")
+    from megatron_biollm.config import load_config
+    from megatron_biollm.model.config import ModelConfig
+
+    model = load_config(ModelConfig, overrides=sizes)
+    from megatron_biollm.recipes.dpo_benchmark import DpoBenchmark, benchmark_dpo, table
+
+    report = benchmark_dpo(DpoBenchmark(model=model, **args))
+    print(json.dumps(report, indent=1) if as_json else table(report))
 
 
 if __name__ == "__main__":
