@@ -7,6 +7,7 @@
 
     python tools/benchmark.py corpus --input pubmed26n0001.xml.gz
     python tools/benchmark.py convert --scratch /big/disk
+    python tools/benchmark.py sft --input medquad.jsonl --tokenizer-model tokenizer/
     torchrun --nproc_per_node 2 tools/benchmark.py checkpoint model.preset=1b model.vocab_size=4096
     python tools/benchmark.py dpo model.preset=tiny model.vocab_size=4096 model.seq_length=256
 
@@ -18,6 +19,8 @@ corpus: one source file through the reader and every step of the curation, in me
 of one core; beside bare lxml, and datatrove's own near-duplicate signatures where spaCy is there.
 convert: a slice of the 70B model (its widths, 4 layers) from a sharded checkpoint to Hugging Face
 and back, beside copying the files; takes 24 GB of disk.
+sft: training on packed conversations beside padded ones, in turns in one process; tokens of
+conversations a second, and their ratios.
 checkpoint: how long the step loop stands still for a checkpoint in the background, beside a save
 that holds it up, in turns; the figure is the ratio of medians. One process, or under torchrun.
 dpo: a step of DPO beside TRL's DPOTrainer on the same pairs, in turns in one process on the CPU;
@@ -32,7 +35,7 @@ from megatron_biollm.log import run_tool
 
 
 def main() -> int:
-    functions = (train, encode, corpus, convert, checkpoint, dpo)
+    functions = (train, sft, encode, corpus, convert, checkpoint, dpo)
     commands = {function.__name__: function for function in functions}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -64,6 +67,34 @@ def train(parser: argparse.ArgumentParser) -> None:
     from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training, table
 
     report = benchmark_training(TrainBenchmark(model=model, **args))
+    print(json.dumps(report, indent=1) if as_json else table(report))
+
+
+def sft(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--input",
+        required=True,
+        help="conversations (tools/prepare_conversations.py)",
+    )
+    add("--tokenizer-model", required=True, help="tokenizer folder or SentencePiece .model file")
+    add("--micro-batch-size", type=int, default=1, help="rows per forward pass [1]")
+    add("--num-microbatches", type=int, default=8, help="forward passes per step [8]")
+    add("--repeats", type=int, default=10, help="timed steps of each side [10]")
+    add("--threads", type=int, default=1, help="torch's threads [1]")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--bf16", action="store_true", help="bf16 instead of fp32")
+    add("overrides", nargs="*", metavar="model.field=value", help="the network")
+    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
+    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
+    as_json = args.pop("json")
+    from megatron_biollm.config import load_config
+    from megatron_biollm.model.config import ModelConfig
+
+    model = load_config(ModelConfig, overrides=sizes)
+    from megatron_biollm.recipes.sft_benchmark import SftBenchmark, benchmark_sft, table
+
+    report = benchmark_sft(SftBenchmark(model=model, **args))
     print(json.dumps(report, indent=1) if as_json else table(report))
 
 

@@ -92,7 +92,7 @@ def make_row(
 
     Returns:
         tokens, labels, position_ids: int64 [seq]; loss_mask: float32 [seq]. Positions begin again
-        at every conversation.
+        at every conversation. length: int64, places that are taken.
     """
     tokens, labels = (np.full(seq_length, pad, np.int64) for _ in range(2))
     loss_mask, positions = np.zeros(seq_length, np.float32), np.zeros(seq_length, np.int64)
@@ -108,6 +108,7 @@ def make_row(
         "labels": torch.from_numpy(labels),
         "loss_mask": torch.from_numpy(loss_mask),
         "position_ids": torch.from_numpy(positions),
+        "length": torch.tensor(start),
     }
 
 
