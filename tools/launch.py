@@ -56,7 +56,7 @@ def _parser(what: str, description: str, epilog: str = "") -> argparse.ArgumentP
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", action="append", required=True, help="the run's YAML, as for pretrain.py")
-    add("--program", type=Path, default=HERE / "pretrain.py", help="what trains [pretrain.py]")
+    add("--program", type=Path, default=HERE / "pretrain.py", help="what trains; finetune.py too")
     add("overrides", nargs="*", metavar="section.field=value", help="of the run, or slurm.*")
 
 
@@ -153,7 +153,7 @@ def status(argv: list[str]) -> int:
 
 def torchrun(argv: list[str]) -> int:
     from megatron_biollm.launch.torchrun import Hosts, show_commands, train_here
-    from megatron_biollm.recipes.run_config import load_run_config
+    from megatron_biollm.recipes.launch import load_for
 
     parser = _parser("torchrun", "A run over hosts that share a file system, without SLURM.")
     _add_run(parser)
@@ -175,11 +175,13 @@ def torchrun(argv: list[str]) -> int:
         args.master_addr or (names[0] if names else "127.0.0.1"),
         args.master_port,
     )
-    run = load_run_config(args.config, args.overrides)
+    run = load_for(args.program, args.config, args.overrides)
     run.check_world(hosts.nnodes * hosts.nproc_per_node)
     given = [word for path in args.config for word in ("--config", path)] + args.overrides
     if not args.run:
         place = [f"--nproc-per-node={args.nproc_per_node}", f"--master-port={args.master_port}"]
+        if args.program != HERE / "pretrain.py":
+            place.append(f"--program={args.program}")
         print(show_commands(names or [hosts.master_addr], sys.argv[0], [*place, *given]))
         return 0
     run.run_path.mkdir(parents=True, exist_ok=True)

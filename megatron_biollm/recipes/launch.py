@@ -10,6 +10,7 @@ from megatron_biollm.launch import guard
 from megatron_biollm.launch.attempt import Limits
 from megatron_biollm.launch.slurm import Program, batch_script
 from megatron_biollm.launch.slurm_config import JobConfig
+from megatron_biollm.recipes.finetune_config import load_stages
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
 
 
@@ -47,7 +48,8 @@ def write_job(request: JobRequest) -> tuple[Path, RunConfig]:
         UserError: a run that the nodes cannot hold, or options that SLURM could not work with.
     """
     own = [text for text in request.overrides if text.startswith("slurm.")]
-    run = load_run_config(request.configs, [t for t in request.overrides if t not in own])
+    others = [text for text in request.overrides if text not in own]
+    run = load_for(request.program, request.configs, others)
     slurm = load_config(JobConfig, request.site, own).slurm
     run.check_world(slurm.nodes * slurm.ranks_per_node)
     slurm.check_device(run.training.device)
@@ -67,6 +69,24 @@ def write_job(request: JobRequest) -> tuple[Path, RunConfig]:
     # SLURM makes no folder for the job's output, and a job without one fails silently.
     (run_dir / "logs" / "slurm").mkdir(parents=True, exist_ok=True)
     return script, run
+
+
+def load_for(program: Path, configs: list[str], overrides: list[str]) -> RunConfig:
+    """The configuration of what a job trains, as its program reads it.
+
+    Raises:
+        UserError: as the loaders, or a chain of stages, of which each is a job.
+    """
+    if program.stem != "finetune":
+        return load_run_config(configs, overrides)
+    stages = load_stages(configs, overrides)
+    if len(stages) > 1:
+        raise UserError(
+            f"{configs[-1]} has {len(stages)} stages, and a job watches over one run; give each "
+            f"stage a file and a job of its own, with checkpoint.load={stages[0].run_dir} in the "
+            f"second, and submit them one after another"
+        )
+    return stages[0]
 
 
 def submit(script: Path, run_dir: Path, jobs: int) -> list[str]:

@@ -8,13 +8,15 @@ import pytest
 
 from megatron_biollm.config import load_config
 from megatron_biollm.recipes.corpus import CorpusConfig
+from megatron_biollm.recipes.finetune_config import load_stages
 from megatron_biollm.recipes.plan import PlanOptions, make_plan
 from megatron_biollm.recipes.run_config import load_run_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CORPORA = sorted(EXAMPLES.rglob("corpus.yaml"))
 WORLDS = {"pretrain_1b": 1, "pretrain_7b": 8, "pretrain_70b": 256, "continue_70b": 256}
-JOBS = ["pretrain_7b", "pretrain_70b", "continue_70b"]
+FINETUNING = {"sft/tiny": 2, "sft/70b": 64}
+JOBS = ["pretrain_7b", "pretrain_70b", "continue_70b", "sft/70b"]
 
 
 def writer():
@@ -30,6 +32,21 @@ def run_of(name):
 
 def test_every_shipped_run_is_tested():
     assert {path.parent.name for path in EXAMPLES.glob("*/run.yaml")} == set(WORLDS)
+
+
+def test_every_shipped_fine_tuning_is_tested():
+    runs = {path.parent.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.glob("*/*/run.yaml")}
+    assert runs == set(FINETUNING)
+
+
+@pytest.mark.parametrize("name", FINETUNING)
+def test_a_shipped_fine_tuning_obeys_every_rule_and_fits_its_world(name, tmp_path):
+    start = "checkpoint={load: null}"  # there is none here, to tell the model's sizes
+    (tmp_path / "sizes.yaml").write_text("model: {preset: tiny, num_layers: 80}")
+    sizes = [tmp_path / "sizes.yaml"] * ("tiny" in name)
+    for config in load_stages([*sizes, EXAMPLES / name / "run.yaml"], [start]):
+        config.set_vocab_size(34_000, "the tokenizer")
+        config.check_world(FINETUNING[name])
 
 
 def test_the_quickstart_obeys_every_rule():
@@ -75,7 +92,7 @@ def test_the_continued_run_starts_from_weights_alone_at_the_known_rate():
 @pytest.mark.parametrize("name", JOBS)
 def test_a_shipped_job_is_the_one_that_the_generator_writes(name):
     module = writer()
-    assert [folder.name for folder in module.examples()] == sorted(JOBS)
+    assert [module.name(folder) for folder in module.examples()] == sorted(JOBS)
     shipped = EXAMPLES / name / "train.sbatch"
     assert shipped.read_text() == module.script(EXAMPLES / name)
 
