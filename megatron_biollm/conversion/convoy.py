@@ -19,8 +19,9 @@ from itertools import accumulate
 from megatron_biollm.conversion.names import megatron_shape, weights
 from megatron_biollm.model.config import ModelConfig
 
-# Of weights that the conversion may be ahead of what has been dropped.
-AHEAD_BYTES = 512 * 2**20
+# Of weights that the conversion may be ahead of what has been dropped: what it gets done while the
+# libraries of the parity check are loaded, and the largest weight of a 70B model.
+AHEAD_BYTES = 2**30
 
 
 class Stopped(Exception):
