@@ -42,6 +42,7 @@ ROWS = """forms that are told by their first row (or --form):
   ultrafeedback instruction and completions with ratings
   preferences   prompt, chosen, rejected: TRL's form, and UltraFeedback binarized
   hh            HH-RLHF: two transcripts, chosen and rejected
+label-studio tasks with the choices of `label-config` bring flags, strength and texts along.
 two files of generations (--with): rows with prompt and text (or completion, response, answer,
 output), joined by id or prompt. Importing a file again adds only what is new."""
 
@@ -66,6 +67,8 @@ def parse_args() -> argparse.Namespace:
     add_project_commands(command)
     add_account_commands(command)
     add_result_commands(command)
+    template = commands.add_parser("label-config", help="print the template for Label Studio")
+    template.set_defaults(run=label_config)
     return parser.parse_args()
 
 
@@ -131,6 +134,12 @@ def add_result_commands(command: Any) -> None:
     add("--with-datasets", action="store_true", help="also preferences of imported data sets")
     add("--overwrite", action="store_true", help="replace an existing file")
     add("--json", action="store_true", help="print the counts as JSON")
+
+
+def label_config(_: argparse.Namespace) -> None:
+    from megatron_biollm.feedback.importers.label_studio import LABEL_CONFIG
+
+    print(LABEL_CONFIG, end="")
 
 
 @contextlib.contextmanager

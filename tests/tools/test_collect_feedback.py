@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -39,6 +40,8 @@ def study(tmp_path):
 def test_help_has_examples():
     assert "python tools/collect_feedback.py serve study.db" in done("--help")
     assert "ultrafeedback" in done("import", "--help")
+    names = {element.get("name") for element in ElementTree.fromstring(done("label-config")).iter()}
+    assert {"preference", "other", "strength", "unsafe_a", "error_b", "correction"} <= names
 
 
 def test_accounts_and_reports(study, tmp_path):

@@ -26,7 +26,7 @@ OTHER_VERDICTS = ("tie", "both_unsafe", "cannot_judge")
 _CHOICES = "".join(f'<Choice value="{value}"/>' for value in OTHER_VERDICTS)
 _HARMS = "".join(f'<Choice value="{key}"/>' for key in CATEGORIES)
 LABEL_CONFIG = f"""<View>
-  <Text name="prompt" value="$prompt"/>
+  <Paragraphs name="prompt" value="$prompt" layout="dialogue" nameKey="role" textKey="content"/>
   <Pairwise name="preference" toName="answer_a,answer_b"/>
   <View style="display: flex"><Text name="answer_a" value="$answer_a"/>
     <Text name="answer_b" value="$answer_b"/></View>

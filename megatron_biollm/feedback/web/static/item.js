@@ -128,6 +128,12 @@
     }
   }
 
+  function hideNeedlessLinks() {
+    for (const pane of form.querySelectorAll(".pane")) {
+      if (pane.scrollHeight <= pane.clientHeight) pane.nextElementSibling.hidden = true;
+    }
+  }
+
   function copyAnswer(side) {
     const text = form.querySelector(`.pane[data-side=${side}]`).textContent;
     const target = field("correction");
@@ -174,6 +180,7 @@
     button.addEventListener("click", () => copyAnswer(button.dataset.copy));
   }
   connectFlags();
+  hideNeedlessLinks();
   useKeys();
   restore();
   showStrength();
