@@ -268,35 +268,11 @@ def disable(args: argparse.Namespace) -> None:
 
 
 def progress(args: argparse.Namespace) -> None:
-    from megatron_biollm.feedback.progress import report
+    from megatron_biollm.feedback.progress import report, table
 
     with opened(args.database) as connection:
         found = report(connection)
-    if args.json:
-        print(json.dumps(found, indent=2, default=dataclasses.asdict))
-    else:
-        show_progress(found)
-
-
-def show_progress(found: dict[str, Any]) -> None:
-    from megatron_biollm.feedback.agreement import text
-
-    totals = found["totals"]
-    print(
-        f"{totals['complete']} of {totals['items']} items have all their ratings "
-        f"({totals['double_items']} want two); {totals['ratings']} judgements, "
-        f"{totals['disputed']} wait for an adjudicator, {totals['adjudicated']} are settled"
-    )
-    for row in found["annotators"]:
-        gold = f", gold {text(row['gold'], '{:.0%}')} of {row['gold'].n}" if row["gold"].n else ""
-        specialty = f" ({row['specialty']})" if row["specialty"] else ""
-        print(f"  {row['name']}{specialty}, {row['role']}: {row['judgements']} judgements{gold}")
-    for name, row in found["criteria"].items():
-        print(f"  {name}: alpha {text(row['alpha'])}, same {text(row['equal'], '{:.0%}')}")
-    for pair in found["pairs"]:
-        kappas = ", ".join(f"{name} {text(kappa)}" for name, kappa in pair["kappas"].items())
-        print(f"  kappa of {pair['first']} and {pair['second']}: {kappas}")
-    print(f"  left answer preferred: {text(found['left_share'], '{:.0%}')}")
+    print(json.dumps(found, indent=2, default=dataclasses.asdict) if args.json else table(found))
 
 
 def adjudication(args: argparse.Namespace) -> None:

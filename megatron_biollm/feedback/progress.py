@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import Any, Optional
 
-from megatron_biollm.feedback.agreement import Estimate, alpha, kappa, share
+from megatron_biollm.feedback.agreement import Estimate, alpha, kappa, share, text
 
 # What two experts can agree on, as read from an opinion; None is a missing value.
 Criterion = Callable[[sqlite3.Row], Optional[str]]
@@ -118,6 +118,29 @@ def report(connection: sqlite3.Connection, seed: int = 0) -> dict[str, Any]:
         "left_share": _left_share(opinions),
         "categories": _categories(opinions),
     }
+
+
+def table(found: dict[str, Any]) -> str:
+    """A report as text."""
+    totals = found["totals"]
+    lines = [
+        f"{totals['complete']} of {totals['items']} items have all their ratings "
+        f"({totals['double_items']} want two); {totals['ratings']} judgements, "
+        f"{totals['disputed']} wait for an adjudicator, {totals['adjudicated']} are settled"
+    ]
+    for row in found["annotators"]:
+        gold = f", gold {text(row['gold'], '{:.0%}')} of {row['gold'].n}" if row["gold"].n else ""
+        specialty = f" ({row['specialty']})" if row["specialty"] else ""
+        lines.append(
+            f"  {row['name']}{specialty}, {row['role']}: {row['judgements']} judgements{gold}"
+        )
+    for name, row in found["criteria"].items():
+        lines.append(f"  {name}: alpha {text(row['alpha'])}, same {text(row['equal'], '{:.0%}')}")
+    for pair in found["pairs"]:
+        kappas = ", ".join(f"{name} {text(kappa)}" for name, kappa in pair["kappas"].items())
+        lines.append(f"  kappa of {pair['first']} and {pair['second']}: {kappas}")
+    lines.append(f"  left answer preferred: {text(found['left_share'], '{:.0%}')}")
+    return "\n".join(lines)
 
 
 def _annotators(

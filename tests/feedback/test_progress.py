@@ -3,7 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
-from megatron_biollm.feedback.progress import disputes, report
+from megatron_biollm.feedback.progress import disputes, report, table
 from tests.feedback.project import pair
 
 
@@ -31,6 +31,8 @@ def test_counts_gold_agreement_and_reasons(make_project):
         ("safety flags differ",)
     }
     json.dumps(found, default=asdict)
+    assert "Ada (Ada's field), annotator: 12 judgements, gold 100%" in table(found)
+    assert "kappa of Ada and Ben: preference –" in table(found)
 
 
 def test_agreement_is_about_answers_and_not_about_sides(make_project):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -98,6 +99,12 @@ def test_it_serves_on_loopback_until_it_is_told_to_stop(study):
         rest = server.communicate(timeout=20)[1]
     assert server.returncode == 0 and rest == ""
     assert stat.S_IMODE(Path(f"{study}.secret").stat().st_mode) == 0o600
+
+
+def test_a_port_that_is_taken_is_one_message(study):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("serve", study, "--port", taken.getsockname()[1])
+    assert result.returncode == 2 and "choose another --port" in result.stderr
 
 
 def test_beyond_loopback_it_warns_of_what_is_not_encrypted(study):

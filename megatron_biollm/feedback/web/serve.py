@@ -90,10 +90,6 @@ def make_feedback_server(
     secure = secure_cookies or certificate is not None
     if not is_loopback(host):
         _warn(host, secure)
-    named = f"[{host}]" if ":" in host else host
-    hosts = [*LOOPBACK_HOSTS, *([named] if host not in ("0.0.0.0", "::") else []), *names]
-    if host in ("0.0.0.0", "::"):
-        hosts += [socket.gethostname(), socket.getfqdn()]
     for file in certificate or ():
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist; give the PEM files of certificate and key")
@@ -101,27 +97,36 @@ def make_feedback_server(
         database,
         secret=read_secret(database),
         secure_cookies=secure,
-        hosts=list(dict.fromkeys(hosts)),
+        hosts=[*_names(host), *names],
     )
+    with _listener(host, port) as listener:
+        # The server holds a duplicate of it.
+        server = make_server(
+            host, port, app, threaded=True, request_handler=_Handler, ssl_context=certificate,
+            fd=listener.fileno(),
+        )  # fmt: skip
+        server.port = listener.getsockname()[1]
+    # What has begun is finished before the server closes.
+    server.daemon_threads = False
+    return server
+
+
+def _names(host: str) -> list[str]:
+    """What may stand in the address bar of a browser that asks for `host`."""
+    if host in ("0.0.0.0", "::"):
+        return [*LOOPBACK_HOSTS, socket.gethostname(), socket.getfqdn()]
+    return [*LOOPBACK_HOSTS, f"[{host}]" if ":" in host else host]
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Bound here, since werkzeug would end the process where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        # Bound here: werkzeug would end the process where the port is taken.
-        listener = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UserError(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
         ) from error
-    server = make_server(
-        host, port, app, threaded=True, request_handler=_Handler, ssl_context=certificate,
-        fd=listener.fileno(),
-    )  # fmt: skip
-    server.port = listener.getsockname()[1]
-    # What has begun is finished before the server closes.
-    server.daemon_threads = False
-    # The server holds a duplicate of it.
-    listener.close()
-    return server
 
 
 def _warn(host: str, secure: bool) -> None:
