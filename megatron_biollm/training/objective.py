@@ -79,8 +79,8 @@ class Objective:
 
 def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of the values where the mask is 1, and the number of these; both fp32."""
-    mask = mask.view(-1).float()
-    return (values.float().view(-1) * mask).sum(), mask.sum()
+    mask = mask.reshape(-1).float()
+    return (values.float().reshape(-1) * mask).sum(), mask.sum()
 
 
 def as_core_wants(

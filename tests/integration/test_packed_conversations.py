@@ -47,7 +47,7 @@ def first_three():
 
 
 def losses_and_gradients(run, batches):
-    """The loss of every place, [rows, seq], the mean, and the gradients that are divided once."""
+    """The loss of every place, [rows, places], the mean, the count, and the gradients."""
     trainer = build_trainer(run)
     trainer.objective = PerToken()
     outputs = trainer.outputs(iter(batches), len(batches))
@@ -57,8 +57,9 @@ def losses_and_gradients(run, batches):
     mean, count, _ = trainer._run(batches)
     named = trainer.model.bare_chunks[0].named_parameters()
     gradients = {name: parameter.main_grad.clone() for name, parameter in named}
-    losses = torch.cat([one["loss"].reshape(-1, SEQ_LENGTH) for one in outputs])
-    return losses, mean, count, gradients
+    # Packed rows come as one; rows that are not have lost the columns that are padding in all.
+    losses = [o["loss"].reshape(-1, SEQ_LENGTH) if run.packed else o["loss"] for o in outputs]
+    return torch.cat(losses), mean, count, gradients
 
 
 def together(packed):
