@@ -15,8 +15,8 @@ from megatron_biollm.recipes.run_config import load_run_config
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CORPORA = sorted(EXAMPLES.rglob("corpus.yaml"))
 WORLDS = {"pretrain_1b": 1, "pretrain_7b": 8, "pretrain_70b": 256, "continue_70b": 256}
-FINETUNING = {"sft/tiny": 2, "sft/70b": 64}
-JOBS = ["pretrain_7b", "pretrain_70b", "continue_70b", "sft/70b"]
+FINETUNING = {"sft/tiny": 2, "sft/70b": 64, "dpo/tiny": 2, "dpo/mediqa": 1, "dpo/70b": 64}
+JOBS = ["pretrain_7b", "pretrain_70b", "continue_70b", "sft/70b", "dpo/70b"]
 
 
 def writer():
