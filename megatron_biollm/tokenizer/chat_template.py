@@ -7,7 +7,6 @@ text and stop token, stands between `{% generation %}` and `{% endgeneration %}`
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Optional
 
 from megatron_biollm.atomic import write_json
 from megatron_biollm.config import UserError
+from megatron_biollm.tokenizer.chat_tokenizer import rendered_chat_tokenizer, special_tokens
 from megatron_biollm.tokenizer.messages import check_conversation, check_prompt
 from megatron_biollm.tokenizer.template_source import (
     DEFAULT,
@@ -28,7 +28,7 @@ from megatron_biollm.tokenizer.template_source import (
     role_markers,
     without_marks,
 )
-from megatron_biollm.tokenizer.tokenizer import Tokenizer, load_with_transformers
+from megatron_biollm.tokenizer.tokenizer import Tokenizer
 
 Messages = Sequence[dict[str, Any]]
 Span = tuple[int, int]
@@ -59,7 +59,7 @@ class ChatTemplate:
 
     def __init__(self, text: str, name: str, transformers_tokenizer: Any) -> None:
         self.name, self._hf = name, transformers_tokenizer
-        self._special = _special_tokens(transformers_tokenizer)
+        self._special = special_tokens(transformers_tokenizer)
         words = {*self._special.values(), *role_markers(text)}
         self._words = sorted((w for w in words if len(w) > 1), key=lambda w: (-len(w), w))
         self.text = guarded(text, self._words)
@@ -273,7 +273,7 @@ def load_chat_template(tokenizer: Tokenizer, name_or_path: Optional[str] = None)
     from megatron_biollm.tokenizer.template_checks import check_template
 
     text, name = _find(tokenizer, name_or_path)
-    template = ChatTemplate(text, name, _transformers_tokenizer(tokenizer))
+    template = ChatTemplate(text, name, rendered_chat_tokenizer(tokenizer))
     check_template(template)
     tokenizer.chat_template = template.text
     return template
@@ -291,22 +291,3 @@ def _find(tokenizer: Tokenizer, name_or_path: Optional[str]) -> tuple[str, str]:
     if own is not None:
         return own, f"of the tokenizer {tokenizer.folder}"
     return named_template(DEFAULT), repr(DEFAULT)
-
-
-def _transformers_tokenizer(tokenizer: Tokenizer) -> Any:
-    """The tokenizer as `transformers` loads it from an export, reading special tokens in text."""
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        loaded = load_with_transformers(Path(folder))
-    backend = loaded.backend_tokenizer
-    backend.encode_special_tokens = False
-    backend.no_truncation()
-    backend.no_padding()
-    return loaded
-
-
-def _special_tokens(transformers_tokenizer: Any) -> dict[int, str]:
-    added = transformers_tokenizer.added_tokens_decoder.items()
-    named = transformers_tokenizer.all_special_tokens
-    ids = {transformers_tokenizer.convert_tokens_to_ids(token): token for token in named}
-    return ids | {i: token.content for i, token in added if token.special}

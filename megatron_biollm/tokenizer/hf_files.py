@@ -8,8 +8,8 @@ Text never becomes a control token, as in SentencePiece: a document that holds t
 no control token among its added tokens (which are searched in the text), and tokenizer_config.json
 sets split_special_tokens, since transformers adds the named ones by itself when it loads. Ids of
 control tokens are known by name as ever (`eos_token_id`), and left out when decoding. A chat
-template writes them as text: call `apply_chat_template` with
-`tokenizer_kwargs={"split_special_tokens": False}`.
+template writes them as text, so the export of a model that has one clears split_special_tokens
+(`ChatTemplate.save`), and the template keeps them out of messages.
 """
 
 from __future__ import annotations
