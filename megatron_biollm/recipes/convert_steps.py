@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.payload import Extent
 from megatron_biollm.checkpoint.stream import CheckpointReader
+from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import BLOCK_BYTES, whole_weights
 from megatron_biollm.conversion.convoy import Convoy, Route, Stopped
 from megatron_biollm.conversion.from_hf import HuggingFaceWeights, Importer
@@ -133,7 +134,7 @@ def verify_along(
 ) -> None:
     """Compares a checkpoint's tensors with their digests, just ahead of their conversion.
 
-    When another part has failed it goes on at its own pace, since damage may be why.
+    When another part has refused its input this goes on at its own pace, since damage may be why.
 
     Raises:
         BadCheckpoint: names the first file that is missing, resized or changed.
@@ -178,8 +179,9 @@ def side_by_side(convoy: Convoy, convert: Callable[[], Any], *others: Callable[[
     def run(part: Callable[[], Any]) -> Any:
         try:
             return part()
-        except BaseException:
-            convoy.stop()
+        except BaseException as error:
+            # Damage may be behind what a part says of its input, not behind a full disk.
+            convoy.stop(at_once=not isinstance(error, (UserError, Stopped)))
             raise
 
     with ThreadPoolExecutor(len(others)) as pool:
@@ -188,9 +190,6 @@ def side_by_side(convoy: Convoy, convert: Callable[[], Any], *others: Callable[[
             results = [run(convert)]
         except Exception as error:
             failures.append(error)
-        except BaseException:
-            convoy.stop(at_once=True)
-            raise
     failures = [*filter(None, (future.exception() for future in futures)), *failures]
     for failure in sorted(failures, key=lambda failure: isinstance(failure, Stopped)):
         raise failure

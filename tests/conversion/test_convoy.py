@@ -149,3 +149,17 @@ def test_the_error_told_is_of_the_part_that_failed_by_itself():
 
     with pytest.raises(UserError, match="was changed"):
         side_by_side(convoy, convert, follow, damaged)
+
+
+def test_after_a_full_disk_no_more_digests_are_taken():
+    convoy, _ = road("digests")
+
+    def convert():
+        raise OSError("no space left")
+
+    def lead():
+        while True:
+            convoy.lead("digests", 0)
+
+    with pytest.raises(OSError, match="no space left"):
+        side_by_side(convoy, convert, lead)
