@@ -41,9 +41,13 @@ class LogMetrics:
         self.metrics, self.throughput, self.device = metrics, throughput, device
         self.interval, self.last_step, self.layout = interval, last_step, layout
         self.tokens_before: Optional[int] = None
-        self.seconds, self.steps = 0.0, 0
+        self.tokens, self.seconds, self.steps = 0.0, 0.0, 0
 
     def __call__(self, state: TrainState, row: Row) -> None:
+        # What was left out as padding was not computed.
+        tokens = state.consumed_tokens - (self.tokens_before or 0)
+        self.tokens += tokens * row.get("computed_share", 1.0)
+        self.tokens_before = state.consumed_tokens
         self.seconds += row["step_time_s"]
         self.steps += 1
         # Validated and skipped steps are logged in any case, so that nothing of them is lost.
@@ -54,9 +58,8 @@ class LogMetrics:
             and ("skipped" not in row)
         ):
             return
-        tokens = state.consumed_tokens - (self.tokens_before or 0)
         row |= self.throughput.row(
-            tokens, self.seconds, self.steps, self.device.peak_memory_bytes()
+            round(self.tokens), self.seconds, self.steps, self.device.peak_memory_bytes()
         )
         self.metrics.log({**row, "layout": self.layout})
         logger.info(_line(row, self.last_step))
@@ -64,7 +67,8 @@ class LogMetrics:
 
     def start_from(self, state: TrainState) -> None:
         """Begins a new interval after `state`."""
-        self.tokens_before, self.seconds, self.steps = state.consumed_tokens, 0.0, 0
+        self.tokens_before = state.consumed_tokens
+        self.tokens, self.seconds, self.steps = 0.0, 0.0, 0
 
 
 class Validate:

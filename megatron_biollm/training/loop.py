@@ -56,6 +56,7 @@ def train(
             "step_time_s": time.perf_counter() - start,
             "batch_hash": f"{result.batch_hash:016x}",
             **result.metrics,
+            **({"computed_share": result.computed_share} if result.computed_share < 1 else {}),
             **({"skipped": True} if action is Action.SKIP else {}),
         }
         for hook in hooks:

@@ -37,6 +37,7 @@ class StepResult:
     batch_hash: of the global batch, the same in every layout.
     action: APPLY if the update was made; else the weights are those of before.
     metrics: of the objective, over the whole global batch.
+    computed_share: columns of this rank's rows that were not left out as padding, of all.
     """
 
     loss: float
@@ -46,6 +47,7 @@ class StepResult:
     batch_hash: int
     action: Action = Action.APPLY
     metrics: dict[str, float] = field(default_factory=dict)
+    computed_share: float = 1.0
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Trainer:
         packed: documents of a sequence do not see each other; position ids restart at each.
         phases: told what this rank is doing.
         objective: what is trained for.
+        computed_share: of the last batches' columns, those that were not left out as padding.
     """
 
     model: ParallelModel
@@ -71,6 +74,7 @@ class Trainer:
     packed: bool = False
     phases: Phases = field(default_factory=Phases)
     objective: Objective = field(default_factory=Objective)
+    computed_share: float = 1.0
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +113,9 @@ class Trainer:
                 self.optimizer.step_with_ready_grads()
         self.scheduler.step(1)
         hashed = self._global_hash(taken)
-        return StepResult(loss, tokens, grad_norm, learning_rate, hashed, action, metrics)
+        return StepResult(
+            loss, tokens, grad_norm, learning_rate, hashed, action, metrics, self.computed_share
+        )
 
     @torch.no_grad()
     def evaluate(
@@ -172,6 +178,8 @@ class Trainer:
             batches, columns = trimmed(
                 batches, columns, _divisor(model), together=model.groups.pp.size() > 1
             )
+            widths = [batch["tokens"].shape[-1] for batch in batches]
+            self.computed_share = sum(widths) / max(1, len(widths) * self.seq_length)
         if self.packed:
             # One long sequence to core, which wants a batch of one for packed documents.
             rows, columns = 1, rows * columns

@@ -70,6 +70,7 @@ def test_dpo_begins_at_log_2_and_learns(dpo):
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
     assert last["validation_loss"] < math.log(2)
+    assert 0 < first["computed_share"] < 1  # rows are shorter than model.seq_length
     assert last["validation_rewards/accuracies"] > 0.5
 
 
