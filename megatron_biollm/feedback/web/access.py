@@ -1,11 +1,22 @@
 """Who is asking: log in and out, a new password, and a token in every form."""
 
 import hmac
+import re
 import secrets
 from typing import Any, Optional
 
-from flask import Blueprint, flash, g, redirect, render_template, request, session, url_for
-from werkzeug.exceptions import BadRequest, SecurityError
+from flask import (
+    Blueprint,
+    current_app,
+    flash,
+    g,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from werkzeug.exceptions import BadRequest
 
 from megatron_biollm.config import UserError
 from megatron_biollm.feedback import accounts
@@ -17,6 +28,10 @@ _OPEN_TO_ALL = {"access.log_in", "access.do_log_in", "static"}
 
 class StaleForm(BadRequest):
     """The form's token is not that of the session: an old page, or another site's."""
+
+
+class WrongName(BadRequest):
+    """The address bar names a host that is not this server: another site may point here."""
 
 
 class LoggedOut(Exception):
@@ -33,11 +48,12 @@ def check() -> None:
     """Before every request: finds the annotator, and compares the token of what changes things.
 
     Raises:
-        LoggedOut, StaleForm.
+        WrongName, LoggedOut, StaleForm.
     """
     g.annotator = None
-    if isinstance(request.routing_exception, SecurityError):
-        raise request.routing_exception
+    hosts = current_app.config["HOSTS"]
+    if "*" not in hosts and _host() not in hosts:
+        raise WrongName
     if request.endpoint == "static":
         return
     g.annotator = _annotator()
@@ -47,6 +63,11 @@ def check() -> None:
         given = request.headers.get("X-CSRF-Token") or request.form.get("csrf_token", "")
         if not hmac.compare_digest(given.encode(), csrf_token().encode()):
             raise StaleForm
+
+
+def _host() -> str:
+    """The name in the address bar, without the port. Werkzeug's own check knows no IPv6."""
+    return re.sub(r":\d+$", "", request.host).lower()
 
 
 def _annotator() -> Optional[Any]:

@@ -62,7 +62,7 @@ def create_app(
         SESSION_COOKIE_SAMESITE="Strict",
         SESSION_COOKIE_SECURE=secure_cookies,
         PERMANENT_SESSION_LIFETIME=SESSION_HOURS * 3600,
-        TRUSTED_HOSTS=None if "*" in hosts else list(hosts),
+        HOSTS=frozenset(host.lower() for host in hosts),
         MAX_CONTENT_LENGTH=LARGEST_REQUEST,
         MAX_FORM_MEMORY_SIZE=LARGEST_REQUEST,
         DATABASE=Path(path),

@@ -4,10 +4,10 @@ import sqlite3
 from typing import Any
 
 from flask import Flask, Response, flash, g, jsonify, redirect, render_template, request, url_for
-from werkzeug.exceptions import HTTPException, SecurityError
+from werkzeug.exceptions import HTTPException
 
 from megatron_biollm.feedback.judging import LONGEST_CORRECTION, read_draft
-from megatron_biollm.feedback.web.access import LoggedOut, StaleForm
+from megatron_biollm.feedback.web.access import LoggedOut, StaleForm, WrongName
 from megatron_biollm.log import get_logger
 
 _WORDS = {
@@ -75,8 +75,7 @@ def _explain(error: str) -> tuple[str, str]:
 
 
 def _http(error: HTTPException) -> Any:
-    if isinstance(error, SecurityError):
-        # Without a name to answer to there are no addresses for a page's links.
+    if isinstance(error, WrongName):
         return Response("This server does not go by that name (--name adds one).\n", 400)
     words = _WORDS.get(error.code, error.description or error.name)
     if _is_script():

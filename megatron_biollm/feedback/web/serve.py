@@ -14,6 +14,7 @@ from typing import Optional
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from megatron_biollm.config import UserError
+from megatron_biollm.feedback.database import open_database
 from megatron_biollm.feedback.web.app import LOOPBACK_HOSTS, create_app
 from megatron_biollm.log import get_logger
 
@@ -89,7 +90,7 @@ def make_feedback_server(
     """
     secure = secure_cookies or certificate is not None
     if not is_loopback(host):
-        _warn(host, secure)
+        _warn(host, secure, [*_names(host), *names])
     for file in certificate or ():
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist; give the PEM files of certificate and key")
@@ -114,7 +115,8 @@ def make_feedback_server(
 def _names(host: str) -> list[str]:
     """What may stand in the address bar of a browser that asks for `host`."""
     if host in ("0.0.0.0", "::"):
-        return [*LOOPBACK_HOSTS, socket.gethostname(), socket.getfqdn()]
+        # Not its full name, for which a resolver would be asked.
+        return [*LOOPBACK_HOSTS, socket.gethostname()]
     return [*LOOPBACK_HOSTS, f"[{host}]" if ":" in host else host]
 
 
@@ -129,7 +131,7 @@ def _listener(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _warn(host: str, secure: bool) -> None:
+def _warn(host: str, secure: bool, names: Sequence[str]) -> None:
     logger = get_logger(__name__)
     logger.warning("%s is reachable from other machines, not from this one alone", host)
     if not secure:
@@ -137,12 +139,12 @@ def _warn(host: str, secure: bool) -> None:
             "passwords and texts cross the network unencrypted: give --tls-cert and --tls-key, or "
             "put a proxy with HTTPS before it and give --secure-cookies"
         )
+    logger.info("it answers to %s in the address bar; --name adds another", ", ".join(names))
 
 
 def serve(server: BaseWSGIServer, scheme: str = "http") -> None:
     """Serves until SIGINT or SIGTERM; requests that have begun are finished."""
     host = f"[{server.host}]" if ":" in server.host else server.host
-    get_logger(__name__).info("open %s://%s:%d in a browser", scheme, host, server.port)
 
     def stop(*_: object) -> None:
         # shutdown() waits for the loop, which runs in this thread.
@@ -150,7 +152,10 @@ def serve(server: BaseWSGIServer, scheme: str = "http") -> None:
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server.serve_forever()
+        # Held open, so that the write-ahead log is not wound up after every single request.
+        with contextlib.closing(open_database(server.app.config["DATABASE"])):
+            get_logger(__name__).info("open %s://%s:%d in a browser", scheme, host, server.port)
+            server.serve_forever()
     finally:
         server.server_close()
         for number, handler in previous.items():
