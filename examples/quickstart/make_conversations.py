@@ -54,6 +54,7 @@ SUBJECTS = [
         "Trials of {drug} measure {measure}.",
     ),
 ]
+OPENINGS = ["", "Hello. ", "I have a question. ", "A patient asks: "]
 ADVICE = "Please ask your doctor before you change your treatment."
 PROMISE = "It always works, and you can start it today."
 
@@ -72,7 +73,8 @@ def questions(held_out: bool) -> Iterator[tuple[str, str]]:
         words = topic | {"Drug": topic["drug"].capitalize()}
         for wordings, fact in SUBJECTS:
             for wording in wordings[-1:] if held_out else wordings[:-1]:
-                yield wording.format(**words), fact.format(**words)
+                for opening in OPENINGS[:1] if held_out else OPENINGS:
+                    yield opening + wording.format(**words), fact.format(**words)
 
 
 def conversations(held_out: bool, rng: random.Random) -> Iterator[dict]:

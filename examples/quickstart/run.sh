@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# From source files to a model that transformers loads, on a laptop.
+# From source files to a model that answers as people prefer, and that transformers loads; on a laptop.
 #
 #   examples/quickstart/run.sh            invented sample sources
 #   examples/quickstart/run.sh my/files   your own: PubMed, PMC, ClinicalTrials.gov, clinical notes,
 #                                         patents, JSONL, plain text; a file or a folder
 #
 # WORK    folder for everything that is made [runs/quickstart]
-# STEPS   optimizer steps, the first 60 % in one layout and the rest in another [300]
+# STEPS   optimizer steps, the first 60 % in one layout and the rest in another [300]; where they
+#         are fewer than 150 no stage of tuning has more
 # PROMPT  what the exported model continues ["Patients with"]
 # SOURCE  what your files are where their content cannot say it: clinical_notes for tables and text
 # BIOLLM_DEID_SECRET  key of the surrogates in clinical notes [one for this run alone]
@@ -27,7 +28,7 @@ export PYTHONWARNINGS="ignore:Transformer Engine and Apex are not installed"
 step=0
 say() {
   step=$((step + 1))
-  printf '\n[%d/11, %d s] %s\n' "$step" "$SECONDS" "$*" >&2
+  printf '\n[%d/15, %d s] %s\n' "$step" "$SECONDS" "$*" >&2
 }
 
 # Exit status 3: all done, but some files or records were broken and have been named.
@@ -92,6 +93,9 @@ python "$tools/inspect_data.py" "$work/corpus/encoded" --top 5 --verify --plot "
 run=(--config "$here/tiny.yaml" --config "$work/corpus/blend.yaml" "run_dir=$work/run"
   "training.train_iters=$steps" "optimizer.lr_warmup_iters=$((steps < 40 ? steps / 2 : 20))")
 
+tuned=()
+[ "$steps" -ge 150 ] || tuned=("training.train_iters=$steps")
+
 say "building the sample index"
 python "$tools/build_index.py" "${run[@]}"
 
@@ -113,5 +117,31 @@ python "$here/generate.py" "$work/export" "$prompt"
 say "drawing the loss curve"
 python "$tools/plot_run.py" "$work/run" --output "$work/loss.png"
 
-printf '\nall in %s, %d s: text and its page in corpus/report.html, checkpoints in run/, the model in export/,\nthe loss curve in loss.png\n' \
+say "instruction tuning on invented questions and answers, two tensor-parallel ranks"
+python "$here/make_conversations.py" "$work/conversations"
+torchrun --standalone --nproc_per_node 2 "$tools/finetune.py" --config "$here/sft.yaml" \
+  "run_dir=$work/sft" "checkpoint.load=$work/run" \
+  "data.train_data_path=['$work/conversations/conversations.jsonl']" \
+  "data.valid_data_path=['$work/conversations/conversations_heldout.jsonl']" "${tuned[@]}"
+
+say "preference tuning (DPO): of two answers, the one that people prefer; two replicas"
+torchrun --standalone --nproc_per_node 2 "$tools/finetune.py" --config "$here/dpo.yaml" \
+  "run_dir=$work/dpo" "checkpoint.load=$work/sft" \
+  "data.train_data_path=['$work/conversations/preferences.jsonl']" \
+  "data.valid_data_path=['$work/conversations/preferences_heldout.jsonl']" "${tuned[@]}"
+
+say "the same held-out questions before, after instructions, after preferences"
+cat "$work/conversations/questions.jsonl"
+for model in run sft dpo; do
+  printf '%s:\n' "$model"
+  python "$tools/generate.py" --checkpoint "$work/$model" --chat --greedy --max-new-tokens 40 \
+    --prompt-file "$work/conversations/questions.jsonl"
+done
+
+say "exporting the assistant with its chat template; transformers answers with it"
+python "$tools/convert_checkpoint.py" to-hf --input "$work/dpo/checkpoints" \
+  --output "$work/assistant"
+python "$here/generate.py" "$work/assistant" --chat "Tell me what veltaritinib acts on."
+
+printf '\nall in %s, %d s: text and its page in corpus/report.html, checkpoints in run/, sft/ and dpo/, the\npretrained model in export/ and the tuned one in assistant/, the loss curve in loss.png\n' \
   "$work" "$SECONDS" >&2

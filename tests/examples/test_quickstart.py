@@ -56,5 +56,9 @@ def test_it_goes_from_the_sample_sources_to_a_model_that_writes(tmp_path):
     assert [Path(prefix).parent.name for prefix in prefixes] == [
         "clinical_notes", "clinical_trials", "patents", "pmc", "pubmed",
     ]  # fmt: skip
-    for made in ("corpus/report.html", "lengths.png", "export/model.safetensors", "loss.png"):
+    assert done.stdout.count("--- 3 of 3") == 3  # answers of three models
+    for made in (
+        "corpus/report.html", "lengths.png", "export/model.safetensors", "loss.png",
+        "assistant/model.safetensors", "assistant/chat_template.jinja",
+    ):  # fmt: skip
         assert (tmp_path / "work" / made).stat().st_size > 0
