@@ -147,12 +147,12 @@ def _peer_step(options: DpoBenchmark, batch: Batch) -> Callable[[], None]:
     sizes = hf_config(options.model, torch.float32, bos=None, eos=None, pad=None)
     sizes |= {"vocab_size": options.model.padded_vocab_size, "use_cache": False}
     model = LlamaForCausalLM(LlamaConfig(**sizes, attn_implementation="sdpa"))
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        trainer = _peer_trainer(model, Path(folder))
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        trainer = peer_trainer(model, Path(folder))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )
-    theirs = _as_collated(batch)
+    theirs = as_collated(batch)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -163,7 +163,8 @@ def _peer_step(options: DpoBenchmark, batch: Batch) -> Callable[[], None]:
     return step
 
 
-def _peer_trainer(model: torch.nn.Module, folder: Path) -> Any:
+def peer_trainer(model: torch.nn.Module, folder: Path) -> Any:
+    """TRL's trainer over `model`, which takes reference log-probabilities from its batches."""
     from datasets import Dataset
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -186,7 +187,7 @@ def _peer_trainer(model: torch.nn.Module, folder: Path) -> Any:
     return DPOTrainer(model, None, config, train_dataset=rows, processing_class=tokenizer)
 
 
-def _as_collated(batch: Batch) -> dict[str, torch.Tensor]:
+def as_collated(batch: Batch) -> dict[str, torch.Tensor]:
     """The pairs as TRL's collator lays them: chosen rows, then rejected, to the longest of them."""
     longest = int(batch["length"].max())
     tokens = batch["tokens"].transpose(0, 1).flatten(0, 1)[:, :longest]
@@ -204,7 +205,7 @@ def _as_collated(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """TRL warns about what it will drop, and draws progress bars."""
     with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere:
         warnings.simplefilter("ignore")

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,3 +144,21 @@ def at_the_reference(micro_batch_size):
     batches = micro_batches(source, 0, micro_batch_size, 0, 1)
     step = trainer.train_step(batches, SAMPLES // micro_batch_size)
     return step.loss, step.metrics
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "robust", "ipo", "sigmoid_norm"])
+def test_the_step_s_gradient_is_trl_s_on_the_same_weights(world, plain, name):
+    pytest.importorskip("trl", reason="parity with TRL needs trl, of the dev extra")
+    from megatron_biollm.recipes.dpo_benchmark import as_collated, peer_trainer, quiet
+
+    options = {"label_smoothing": 0.2} if name == "robust" else {}
+    run = PreferenceRun({"loss_type": name, "beta": 0.5, **options}, WHOLE, 2)
+    found = to_hugging_face(world.run(1, small.gradients, run)[0], run.sizes)
+    model = llama(run.sizes, {n: w for n, w in plain.state_dict().items() if n != "score"})
+    with quiet():
+        trainer = peer_trainer(model, Path("unused"))
+    trainer.loss_types, trainer.loss_weights = [name], [1.0]
+    trainer.beta, trainer.label_smoothing = 0.5, options.get("label_smoothing", 0.0)
+    trainer.compute_loss(model, as_collated(samples())).backward()
+    expected = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert deviation(found, expected) < 1e-5

@@ -15,7 +15,7 @@ def options(**changes):
 
 def test_trl_gets_the_same_pairs():
     ours = dpo_benchmark._batch(options())
-    theirs = dpo_benchmark._as_collated(ours)
+    theirs = dpo_benchmark.as_collated(ours)
     for row in range(4):
         for which, place in ((0, row), (1, 4 + row)):
             length = int(ours["length"][row, which])
