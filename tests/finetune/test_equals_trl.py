@@ -45,7 +45,7 @@ def dpo_trainer():
         return DPOTrainer(
             model=trl_side.tiny_llama(0),
             ref_model=trl_side.tiny_llama(1),
-            args=DPOConfig(output_dir="unused", **trl_side.settings()),
+            args=DPOConfig(**trl_side.settings()),
             train_dataset=Dataset.from_list(trl_side.pair_rows()),
             processing_class=trl_side.word_tokenizer(),
         )
@@ -113,7 +113,6 @@ def test_kto_loss_and_gradient_are_trl_s(weights):
             model=trl_side.tiny_llama(0),
             ref_model=trl_side.tiny_llama(1),
             args=KTOConfig(
-                output_dir="unused",
                 **trl_side.settings(
                     beta=0.3,
                     per_device_train_batch_size=3,
@@ -157,9 +156,7 @@ def test_reward_loss_and_gradient_are_trl_s():
     with trl_side.quiet():
         trainer = RewardTrainer(
             model=LlamaForSequenceClassification(config),
-            args=RewardConfig(
-                output_dir="unused", **trl_side.settings(center_rewards_coefficient=0.01)
-            ),
+            args=RewardConfig(**trl_side.settings(center_rewards_coefficient=0.01)),
             train_dataset=Dataset.from_list(trl_side.pair_rows()),
             processing_class=trl_side.word_tokenizer(),
         )

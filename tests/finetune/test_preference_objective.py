@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -147,7 +146,7 @@ def at_the_reference(micro_batch_size):
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "robust", "ipo", "sigmoid_norm"])
-def test_the_step_s_gradient_is_trl_s_on_the_same_weights(world, plain, name):
+def test_the_step_s_gradient_is_trl_s_on_the_same_weights(world, plain, name, tmp_path):
     pytest.importorskip("trl", reason="parity with TRL needs trl, of the dev extra")
     from megatron_biollm.recipes.dpo_benchmark import as_collated, peer_trainer, quiet
 
@@ -156,7 +155,7 @@ def test_the_step_s_gradient_is_trl_s_on_the_same_weights(world, plain, name):
     found = to_hugging_face(world.run(1, small.gradients, run)[0], run.sizes)
     model = llama(run.sizes, {n: w for n, w in plain.state_dict().items() if n != "score"})
     with quiet():
-        trainer = peer_trainer(model, Path("unused"))
+        trainer = peer_trainer(model, tmp_path)
     trainer.loss_types, trainer.loss_weights = [name], [1.0]
     trainer.beta, trainer.label_smoothing = 0.5, options.get("label_smoothing", 0.0)
     trainer.compute_loss(model, as_collated(samples())).backward()

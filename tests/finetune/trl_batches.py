@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 import warnings
 from typing import Any
 
@@ -82,7 +83,9 @@ def quiet() -> Any:
 
 
 def settings(**options: Any) -> dict[str, Any]:
-    return {"report_to": [], "use_cpu": True, "max_length": None, **options}
+    """For a trainer that never trains; its folder is made in any case, and stays empty."""
+    kept = {"report_to": [], "use_cpu": True, "max_length": None}
+    return {"output_dir": tempfile.gettempdir(), **kept, **options}
 
 
 def collated(trainer: Any) -> dict[str, torch.Tensor]:
