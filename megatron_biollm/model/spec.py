@@ -181,11 +181,13 @@ class SDPAttention(MegatronModule):
         value_tgd: torch.Tensor,
         packed: PackedSeqParams,
     ) -> torch.Tensor:
-        query, key, value = (x.transpose(0, 1)[None] for x in (query_tnd, key_tgd, value_tgd))
-        position = torch.arange(query.shape[2], device=query.device)
-        document = torch.searchsorted(packed.cu_seqlens_q.long(), position, right=True)
-        visible = (document[:, None] == document) & (position[:, None] >= position)
-        return self._attend(query, key, value, visible)[0].transpose(0, 1).flatten(1)
+        # Document by document: one mask over the whole row would cost the square of the row.
+        lengths = packed.cu_seqlens_q.diff().tolist()
+        parts = zip(*(x.split(lengths) for x in (query_tnd, key_tgd, value_tgd)), strict=True)
+        context = [
+            self._attend(*(_heads_first(x[:, None]) for x in part), visible=None) for part in parts
+        ]
+        return torch.cat(context, dim=2)[0].transpose(0, 1).flatten(1)
 
 
 def _heads_first(x_sbnd: torch.Tensor) -> torch.Tensor:
