@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from megatron_biollm.config import UserError
-from megatron_biollm.log import Progress
+from megatron_biollm.log import Progress, get_logger
 from megatron_biollm.model.flops import num_parameters
 from megatron_biollm.planner.candidate import Candidate, Work
 from megatron_biollm.planner.hardware import Gpu, load_gpu
@@ -26,6 +26,7 @@ from megatron_biollm.rehearsal.saves import RankContent, rank_content
 from megatron_biollm.rehearsal.traffic import volumes
 from megatron_biollm.tokenizer.tokenizer import build_tokenizer
 
+logger = get_logger(__name__)
 # Ranks whose checkpoints one task of a worker describes.
 RANKS_PER_TASK = 8
 
@@ -78,6 +79,8 @@ def rehearse(config: RunConfig, options: RehearsalOptions) -> dict[str, Any]:
     _find_vocabulary(config)
     run = _rehearsed(config, options.world_size)
     ranks = options.ranks or distinct_ranks(run)
+    if config.data.reset_attention_mask:
+        logger.info("data.reset_attention_mask: rehearsed as if documents saw each other")
     start = time.perf_counter()
     reports, contents = _play(run, ranks, options)
     predicted = _predicted(run)
@@ -129,7 +132,6 @@ def _rehearsed(config: RunConfig, world_size: int) -> RehearsedRun:
         parallel=config.parallel,
         optimizer=config.optimizer,
         training=config.training,
-        packed=config.data.reset_attention_mask,
         world_size=world_size,
         on_gpu=config.training.device != "cpu",
     )

@@ -35,13 +35,16 @@ CPU = Device("cpu", "fake", torch.device("cpu"), "rehearsed")
 
 @dataclass(frozen=True)
 class RehearsedRun:
-    """What is rehearsed: the sections of a run's configuration, and the world it is meant for."""
+    """What is rehearsed: the sections of a run's configuration, and the world it is meant for.
+
+    Documents of a row always see each other here: where one ends is in the data, and there are
+    none. FLOPs of attention are those of whole rows, the most that there can be.
+    """
 
     model: ModelConfig
     parallel: ParallelConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
-    packed: bool
     world_size: int
     on_gpu: bool = True
 
@@ -159,7 +162,6 @@ def build(
         scheduler,
         run.model.seq_length,
         run.training.micro_batch_size,
-        packed=run.packed,
     )
     return model, trainer
 

@@ -44,6 +44,12 @@ def test_a_run_is_rehearsed_on_every_rank():
     assert page.endswith("Every rule holds on every rank.")
 
 
+def test_a_run_of_documents_that_do_not_see_each_other_is_rehearsed():
+    config = tiny("data.reset_attention_mask=true", "data.reset_position_ids=true")
+    report = rehearse(config, RehearsalOptions(world_size=8, processes=1, checkpoint=False))
+    assert report["broken"] == []
+
+
 def test_peak_memory_agrees_with_the_planner():
     report = rehearse(
         tiny("model.seq_length=512", "model.hidden_size=512", "model.ffn_hidden_size=1536"),

@@ -37,7 +37,6 @@ def small_run(
         parallel=ParallelConfig(**layout),
         optimizer=OptimizerConfig(),
         training=TrainingConfig(global_batch_size=batch, bf16=bf16),
-        packed=False,
         world_size=world_size,
         on_gpu=on_gpu,
     )
