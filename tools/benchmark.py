@@ -30,6 +30,8 @@ the figure is the ratio of median step times.
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from megatron_biollm.log import run_tool
 
@@ -48,6 +50,24 @@ def main() -> int:
     return 0
 
 
+def read_with_model(parser: argparse.ArgumentParser, *sizes: str) -> tuple[dict[str, Any], bool]:
+    """The options, `model` among them (`sizes`, then what the user gives), and whether as JSON."""
+    parser.add_argument("overrides", nargs="*", metavar="model.field=value", help="the network")
+    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
+    if "num_layers" in args:
+        sizes += (f"num_layers={args.pop('num_layers')}",)
+    given = [text.removeprefix("model.") for text in args.pop("overrides")]
+    from megatron_biollm.config import load_config
+    from megatron_biollm.model.config import ModelConfig
+
+    args["model"] = load_config(ModelConfig, overrides=[*sizes, *given])
+    return args, args.pop("json")
+
+
+def tell(report: dict[str, Any], as_json: bool, table: Callable[[dict[str, Any]], str]) -> None:
+    print(json.dumps(report, indent=1) if as_json else table(report))
+
+
 def train(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--micro-batch-size", type=int, default=8, help="sequences per forward pass [8]")
@@ -56,18 +76,11 @@ def train(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="torch's threads, for both sides [1]")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--bf16", action="store_true", help="bf16 instead of fp32")
-    add("overrides", nargs="*", metavar="model.field=value", help="the network")
-    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
-    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
-    as_json = args.pop("json")
-    from megatron_biollm.config import load_config
-    from megatron_biollm.model.config import ModelConfig
-
-    model = load_config(ModelConfig, overrides=sizes)
+    args, as_json = read_with_model(parser)
     from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training, table
 
-    report = benchmark_training(TrainBenchmark(model=model, **args))
-    print(json.dumps(report, indent=1) if as_json else table(report))
+    report = benchmark_training(TrainBenchmark(**args))
+    tell(report, as_json, table)
 
 
 def sft(parser: argparse.ArgumentParser) -> None:
@@ -84,18 +97,11 @@ def sft(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="torch's threads [1]")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--bf16", action="store_true", help="bf16 instead of fp32")
-    add("overrides", nargs="*", metavar="model.field=value", help="the network")
-    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
-    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
-    as_json = args.pop("json")
-    from megatron_biollm.config import load_config
-    from megatron_biollm.model.config import ModelConfig
-
-    model = load_config(ModelConfig, overrides=sizes)
+    args, as_json = read_with_model(parser)
     from megatron_biollm.recipes.sft_benchmark import SftBenchmark, benchmark_sft, table
 
-    report = benchmark_sft(SftBenchmark(model=model, **args))
-    print(json.dumps(report, indent=1) if as_json else table(report))
+    report = benchmark_sft(SftBenchmark(**args))
+    tell(report, as_json, table)
 
 
 def encode(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +120,7 @@ def encode(parser: argparse.ArgumentParser) -> None:
     from megatron_biollm.recipes.encode_benchmark import EncodeBenchmark, benchmark_encoding, table
 
     report = benchmark_encoding(EncodeBenchmark(**args))
-    print(json.dumps(report, indent=1) if as_json else table(report))
+    tell(report, as_json, table)
 
 
 def corpus(parser: argparse.ArgumentParser) -> None:
@@ -127,12 +133,12 @@ def corpus(parser: argparse.ArgumentParser) -> None:
     from megatron_biollm.recipes.corpus_benchmark import CorpusBenchmark, benchmark_corpus, table
 
     report = benchmark_corpus(CorpusBenchmark(**args))
-    print(json.dumps(report, indent=1) if as_json else table(report))
+    tell(report, as_json, table)
 
 
 def convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--layers", type=int, default=4, help="of the slice [4]")
+    add("--layers", type=int, default=4, dest="num_layers", help="of the slice [4]")
     add("--tensor-model-parallel-size", type=int, default=8, help="that wrote it [8]")
     add("--pipeline-model-parallel-size", type=int, default=2, help="that wrote it [2]")
     add("--dtype", default="bfloat16", help="of its weights [bfloat16]")
@@ -141,23 +147,15 @@ def convert(parser: argparse.ArgumentParser) -> None:
     add("--max-memory-gb", type=float, default=3.0, help="cap of a conversion [3]")
     add("--warm", action="store_true", help="leave the input in memory before each run")
     add("--scratch", help="folder for slice and outputs, which are removed [the system's]")
-    add("overrides", nargs="*", metavar="model.field=value", help="widths, if not the 70B's")
-    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
-    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
-    as_json = args.pop("json")
-    from megatron_biollm.config import load_config
-    from megatron_biollm.model.config import ModelConfig
-
-    widths = ["preset=70b", "vocab_size=34000", f"num_layers={args.pop('layers')}"]
-    model = load_config(ModelConfig, overrides=[*widths, *sizes])
+    args, as_json = read_with_model(parser, "preset=70b", "vocab_size=34000")
     from megatron_biollm.recipes.convert_benchmark import (
         ConvertBenchmark,
         benchmark_conversion,
         table,
     )
 
-    report = benchmark_conversion(ConvertBenchmark(model=model, **args))
-    print(json.dumps(report, indent=1) if as_json else table(report))
+    report = benchmark_conversion(ConvertBenchmark(**args))
+    tell(report, as_json, table)
 
 
 def checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -167,23 +165,16 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="torch's threads in every process [1]")
     add("--bf16", action="store_true", help="bf16 weights with fp32 master weights")
     add("--scratch", help="folder to save into, which is emptied again [the system's]")
-    add("overrides", nargs="*", metavar="model.field=value", help="the network")
-    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
-    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
-    as_json = args.pop("json")
-    from megatron_biollm.config import load_config
-    from megatron_biollm.model.config import ModelConfig
-
-    model = load_config(ModelConfig, overrides=sizes)
+    args, as_json = read_with_model(parser)
     from megatron_biollm.recipes.checkpoint_benchmark import (
         CheckpointBenchmark,
         benchmark_checkpoints,
         table,
     )
 
-    report = benchmark_checkpoints(CheckpointBenchmark(model=model, **args))
+    report = benchmark_checkpoints(CheckpointBenchmark(**args))
     if report["rank"] == 0:
-        print(json.dumps(report, indent=1) if as_json else table(report))
+        tell(report, as_json, table)
 
 
 def dpo(parser: argparse.ArgumentParser) -> None:
@@ -191,18 +182,11 @@ def dpo(parser: argparse.ArgumentParser) -> None:
     add("--pairs", type=int, default=4, help="of a step [4]")
     add("--repeats", type=int, default=10, help="timed steps of each side [10]")
     add("--threads", type=int, default=1, help="torch's threads, for both sides [1]")
-    add("overrides", nargs="*", metavar="model.field=value", help="the network")
-    args = vars(parser.parse_intermixed_args(sys.argv[2:]))
-    sizes = [text.removeprefix("model.") for text in args.pop("overrides")]
-    as_json = args.pop("json")
-    from megatron_biollm.config import load_config
-    from megatron_biollm.model.config import ModelConfig
-
-    model = load_config(ModelConfig, overrides=sizes)
+    args, as_json = read_with_model(parser)
     from megatron_biollm.recipes.dpo_benchmark import DpoBenchmark, benchmark_dpo, table
 
-    report = benchmark_dpo(DpoBenchmark(model=model, **args))
-    print(json.dumps(report, indent=1) if as_json else table(report))
+    report = benchmark_dpo(DpoBenchmark(**args))
+    tell(report, as_json, table)
 
 
 if __name__ == "__main__":

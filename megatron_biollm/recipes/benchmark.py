@@ -58,9 +58,7 @@ class TrainBenchmark:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch_size", "num_microbatches", "repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        check_counts(self, "micro_batch_size", "num_microbatches", "repeats", "threads")
         if self.model.vocab_size is None:
             raise UserError("the model has no vocabulary size; give model.vocab_size=32000, say")
 
@@ -87,15 +85,23 @@ def benchmark_training(options: TrainBenchmark) -> dict[str, Any]:
         device.init_distributed(timeout_minutes=10)
         steps[OURS] = _our_step(options, device, batches)
     try:
-        times = _in_turns(steps, options.repeats, device)
+        times = in_turns(steps, options.repeats, device)
     finally:
         destroy_process_groups()
     return _report(options, device, times)
 
 
-def _in_turns(
+def check_counts(options: Any, *names: str) -> None:
+    """Raises UserError where one of the numbers is below 1."""
+    for name in names:
+        if getattr(options, name) < 1:
+            raise UserError(f"{name}={getattr(options, name)} must be at least 1")
+
+
+def in_turns(
     steps: dict[str, Callable[[], None]], repeats: int, device: Device
 ) -> dict[str, list[float]]:
+    """Seconds of each side's steps, after two untimed ones; only ours runs in core's context."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in Progress(repeats + 2, "steps of each side", "step").track(range(repeats + 2)):
         for name, step in steps.items():

@@ -29,17 +29,17 @@ from megatron_biollm.device.runtime import Device, seed_everything, select_devic
 from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.finetune.preference_dataset import make_row
 from megatron_biollm.finetune.preference_objective import PairObjective
-from megatron_biollm.log import Progress
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.parallel.parallelize import parallelize
 from megatron_biollm.parallel.process_groups import create_process_groups, destroy_process_groups
+from megatron_biollm.recipes.benchmark import OURS, check_counts, in_turns
 from megatron_biollm.recipes.sidecars import versions
 from megatron_biollm.training.config import OptimizerConfig
 from megatron_biollm.training.optimizer import build_optimizer, build_scheduler, group_step_adam
 from megatron_biollm.training.step import Batch, Trainer
 
-OURS, PEER = "megatron_biollm", "TRL"
+PEER = "TRL"
 _PAD = 1
 
 
@@ -63,9 +63,7 @@ class DpoBenchmark:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        check_counts(self, "pairs", "repeats", "threads")
         if self.model.vocab_size is None:
             raise UserError("the model has no vocabulary size; give model.vocab_size=32000, say")
         if importlib.util.find_spec("trl") is None:
@@ -88,24 +86,10 @@ def benchmark_dpo(options: DpoBenchmark) -> dict[str, Any]:
         device.init_distributed(timeout_minutes=10)
         steps[OURS] = _our_step(options, device, batch)
     try:
-        times = _in_turns(steps, options.repeats, device)
+        times = in_turns(steps, options.repeats, device)
     finally:
         destroy_process_groups()
     return _report(options, device, times, int(batch["length"].sum()))
-
-
-def _in_turns(
-    steps: dict[str, Callable[[], None]], repeats: int, device: Device
-) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in Progress(repeats + 2, "steps of each side", "step").track(range(repeats + 2)):
-        for name, step in steps.items():
-            with device.core_context() if name == OURS else contextlib.nullcontext():
-                start = time.perf_counter()
-                step()
-                if repeat >= 2:
-                    times[name].append(time.perf_counter() - start)
-    return times
 
 
 def _batch(options: DpoBenchmark) -> Batch:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from megatron_biollm.config import UserError
 from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.device.runtime import Device, seed_everything, select_device
 from megatron_biollm.finetune.sft_dataset import RowSettings, open_blend
@@ -25,6 +24,7 @@ from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.parallel.parallelize import parallelize
 from megatron_biollm.parallel.process_groups import create_process_groups, destroy_process_groups
+from megatron_biollm.recipes.benchmark import check_counts
 from megatron_biollm.recipes.sidecars import versions
 from megatron_biollm.tokenizer.chat_template import load_chat_template
 from megatron_biollm.tokenizer.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
@@ -66,9 +66,7 @@ class SftBenchmark:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch_size", "num_microbatches", "repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        check_counts(self, "micro_batch_size", "num_microbatches", "repeats", "threads")
 
 
 @dataclass
