@@ -49,6 +49,7 @@ CORE_FILES = {
     "parallel/process_groups.py",
     "parallel/parallelize.py",
     "training/optimizer.py",
+    "training/rows.py",
     "training/step.py",
     "checkpoint/content.py",
     "checkpoint/loading.py",

@@ -20,7 +20,7 @@ from megatron_biollm.log import Progress
 from megatron_biollm.recipes.incidents import jumped_samples, read_incidents, rewinds
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
 from megatron_biollm.rows import read_rows
-from megatron_biollm.training.step import batch_hash
+from megatron_biollm.training.rows import batch_hash
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from megatron_biollm.data.jumps import JumpingStream, positions_of
 from megatron_biollm.data.stream import build_datasets
 from megatron_biollm.recipes.ledger import check_ledger, subtract
 from megatron_biollm.recipes.run_config import load_run_config
-from megatron_biollm.training.step import batch_hash
+from megatron_biollm.training.rows import batch_hash
 from tests.integration.recipe import write_inputs
 
 BATCH = 16

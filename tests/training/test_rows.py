@@ -1,6 +1,6 @@
 import torch
 
-from megatron_biollm.training.step import trimmed
+from megatron_biollm.training.rows import trimmed
 
 
 def batch(*lengths):
