@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 
-from megatron_biollm.config import help_text
+from megatron_biollm.config import UserError, help_text
 from megatron_biollm.log import run_tool
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
 
@@ -29,7 +29,7 @@ def main() -> int:
     add("--world-size", type=int, required=True, help="GPUs of the run")
     add("--gpu", help="GPU whose memory it must fit, as h100-80gb [not checked]")
     add("--gpu-table", help="YAML with GPUs of your own")
-    add("--ranks", type=int, nargs="+", help="ranks to step [one of each pipeline rank]")
+    add("--ranks", help="ranks to step: 0,64,128 [one of each pipeline rank]")
     add("--processes", type=int, default=2, help="that share the work [2]")
     add("--whole", action="store_true", help="run all micro-batches of a step, not some")
     add("--no-checkpoint", action="store_true", help="leave the checkpoint out")
@@ -47,7 +47,7 @@ def main() -> int:
             world_size=args.world_size,
             gpu=args.gpu,
             gpu_table=args.gpu_table,
-            ranks=args.ranks,
+            ranks=parse_ranks(args.ranks),
             processes=args.processes,
             whole=args.whole,
             checkpoint=not args.no_checkpoint,
@@ -55,6 +55,17 @@ def main() -> int:
     )
     print(json.dumps(report, indent=1) if args.json else table(report))
     return 1 if report["broken"] else 0
+
+
+def parse_ranks(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(rank) for rank in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--ranks={text}: numbers with commas between them; 0,64,128, say"
+        ) from None
 
 
 if __name__ == "__main__":
