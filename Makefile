@@ -71,5 +71,5 @@ $(VENV)/.ready: $(VENV)/.torch setup.py
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	@$(PIP) --constraint $(VENV)/constraints.txt --editable ".[corpus,feedback,dev]"
+	@$(PIP) --constraint $(VENV)/constraints.txt --editable ".[corpus,feedback,eval,dev]"
 	@touch $@

@@ -79,10 +79,22 @@ setup(
             "pyspellchecker>=0.8",
             "pyarrow>=15",
         ],
-        "eval": [],
+        # Prompting, few-shot examples, batching and sample logs; and ROUGE as papers report it.
+        "eval": ["lm-eval==0.4.13", "rouge-score>=0.1.2"],
         "feedback": ["flask>=3.1,<4", "krippendorff>=0.8"],
         # mistral-common carries a real LLaMA-style SentencePiece model; preference losses are
-        # compared with TRL's, whose internals the tests name; selenium drives a browser.
-        "dev": ["pytest>=8", "ruff>=0.9", "mistral-common>=1.5", "trl==1.16.0", "selenium>=4.20"],
+        # compared with TRL's, whose internals the tests name; selenium drives a browser; scores are
+        # compared with those of seqeval, nervaluate and scikit-learn, adapters with those of peft.
+        "dev": [
+            "pytest>=8",
+            "ruff>=0.9",
+            "mistral-common>=1.5",
+            "trl==1.16.0",
+            "selenium>=4.20",
+            "peft>=0.15",
+            "seqeval>=1.2.2",
+            "nervaluate>=1.2",
+            "scikit-learn>=1.4",
+        ],
     },
 )

@@ -1,0 +1,1 @@
+"""Scores on biomedical benchmarks: what is asked, how answers are judged, and how sure that is."""
