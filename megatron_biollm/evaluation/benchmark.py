@@ -42,18 +42,24 @@ class Source:
     download: str
 
     def path(self, role: str) -> Path:
-        """The file (or folder) of a role.
+        """The file (or folder) of a role; where it is not there, the same gzipped (`.gz`).
 
         Raises:
-            UserError: it is not there.
+            UserError: it is not there, or only the user can say where it is.
         """
+        if self.paths[role] == Path():
+            raise UserError(
+                f"there is no usual name for {role!r} of {self.download}: say where it is "
+                f"(--file {role}=PATH)"
+            )
         path = self.folder / self.paths[role]
-        if not path.exists():
+        packed = path.with_name(path.name + ".gz")
+        if not path.exists() and not packed.exists():
             raise UserError(
                 f"{path} is missing; it is part of {self.download}: download it and put it there, "
                 f"or say where it is (--file {role}=PATH)"
             )
-        return path
+        return path if path.exists() else packed
 
 
 @dataclass(frozen=True)
