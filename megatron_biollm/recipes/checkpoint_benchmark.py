@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,56 +24,42 @@ import torch
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.checkpoint.verify import step_folder
-from megatron_biollm.config import UserError
-from megatron_biollm.device.runtime import Device, seed_everything, select_device
+from megatron_biollm.device.runtime import Device
 from megatron_biollm.log import Progress
-from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig
-from megatron_biollm.parallel.parallelize import parallelize
 from megatron_biollm.parallel.process_groups import (
     control_group,
     create_process_groups,
     destroy_process_groups,
 )
 from megatron_biollm.recipes.sidecars import versions
-from megatron_biollm.training.config import OptimizerConfig
-from megatron_biollm.training.optimizer import build_optimizer, build_scheduler, group_step_adam
+from megatron_biollm.recipes.timed_training import (
+    TimedSteps,
+    measured_on,
+    our_trainer,
+    random_batch,
+)
+from megatron_biollm.training.optimizer import group_step_adam
 from megatron_biollm.training.state import TrainState
-from megatron_biollm.training.step import Batch, Trainer
 
 FORMATS = {"reshardable": True, "fast": False}
 SAMPLE_S = 0.05
 
 
-@dataclass
-class CheckpointBenchmark:
-    """What to measure.
+@dataclass(kw_only=True)
+class CheckpointBenchmark(TimedSteps):
+    """What to measure; the saves of each kind and format are counted, after an untimed one each.
 
     Attributes:
-        model: the network; its vocabulary size must be known.
         micro_batch_size: sequences of a step on every process.
-        repeats: timed saves of each kind and format, after an untimed one of each format.
-        threads: of torch, in every process.
         bf16: bf16 weights with fp32 master weights.
         scratch: folder to save into, which is emptied again; None takes the system's.
-
-    Raises:
-        UserError: numbers below 1, or no vocabulary size.
     """
 
-    model: ModelConfig
-    micro_batch_size: int = 1
     repeats: int = 3
-    threads: int = 1
+    micro_batch_size: int = 1
     bf16: bool = False
     scratch: Optional[str] = None
-
-    def __post_init__(self) -> None:
-        for name in ("micro_batch_size", "repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.model.vocab_size is None:
-            raise UserError("the model has no vocabulary size; give model.vocab_size=32000, say")
 
 
 @dataclass
@@ -108,10 +94,7 @@ def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
         Seconds, ratio, memory and size by format as this rank has seen them, and what they were
         measured on.
     """
-    torch.set_num_threads(options.threads)
-    seed_everything(0)
-    device = select_device("auto")
-    device.keep_freed_memory()
+    device = options.ready("auto")
     with device.core_context(), group_step_adam():
         device.init_distributed(timeout_minutes=10)
         control = control_group(10)
@@ -123,15 +106,9 @@ def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
             rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
             destroy_process_groups()
-    return {
-        "rows": rows,
-        "options": {name: x for name, x in asdict(options).items() if name != "scratch"},
-        "rank": rank,
-        "processes": processes,
-        "hardware": device.name(),
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    report = {"rows": rows, "rank": rank, "processes": processes, **measured_on(options, device)}
+    del report["options"]["scratch"]
+    return report
 
 
 def _shared_folder(options: CheckpointBenchmark, control: Any) -> Path:
@@ -141,37 +118,20 @@ def _shared_folder(options: CheckpointBenchmark, control: Any) -> Path:
 
 
 def _bench(options: CheckpointBenchmark, device: Device, control: Any, folder: Path) -> Bench:
-    parallel, adam = ParallelConfig(), OptimizerConfig(lr=1e-4)
-    groups = create_process_groups(parallel)
-    model = parallelize(options.model, parallel, device, groups, bf16=options.bf16, seed=0)
-    optimizer = build_optimizer(model, adam, parallel.use_distributed_optimizer)
-    scheduler = build_scheduler(optimizer, adam, train_iters=1_000_000)
-    trainer = Trainer(
-        model, optimizer, scheduler, options.model.seq_length, options.micro_batch_size
-    )
-    batch = _batch(options)
+    groups = create_process_groups(ParallelConfig())
+    trainer = our_trainer(options.model, device, groups, options.micro_batch_size, options.bf16)
+    batch = random_batch(options.model, options.micro_batch_size)
     # Two of each format, so that a save never has to wait for the removal of what it replaces.
     config = CheckpointConfig(keep_last=2, keep_last_fast=2)
+    saved = trainer.model, trainer.optimizer
     checkpointer = Checkpointer(
-        folder, config, model, optimizer, control, _write_sidecars, check_sidecars=lambda _: None
+        folder, config, *saved, control, _write_sidecars, check_sidecars=lambda _: None
     )
     return Bench(lambda: trainer.train_step(iter([batch]), 1), checkpointer, control)
 
 
 def _write_sidecars(folder: Path) -> None:
     (folder / "versions.json").write_text(json.dumps(versions()))
-
-
-def _batch(options: CheckpointBenchmark) -> Batch:
-    rows = torch.randint(
-        options.model.vocab_size, (options.micro_batch_size, options.model.seq_length + 1)
-    )
-    return {
-        "tokens": rows[:, :-1].contiguous(),
-        "labels": rows[:, 1:].contiguous(),
-        "loss_mask": torch.ones(options.micro_batch_size, options.model.seq_length),
-        "position_ids": torch.arange(options.model.seq_length).expand(len(rows), -1),
-    }
 
 
 def _measure(options: CheckpointBenchmark, bench: Bench, folder: Path) -> list[dict[str, Any]]:

@@ -10,12 +10,10 @@ the ratio of the median step times; tokens are those of prompts and answers, wit
 import contextlib
 import importlib.util
 import os
-import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,48 +22,42 @@ import numpy as np
 import torch
 
 from megatron_biollm.config import UserError
-from megatron_biollm.conversion.hf_config import hf_config
-from megatron_biollm.device.runtime import Device, seed_everything, select_device
+from megatron_biollm.device.runtime import Device
 from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.finetune.preference_dataset import make_row
 from megatron_biollm.finetune.preference_objective import PairObjective
-from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig
-from megatron_biollm.parallel.parallelize import parallelize
-from megatron_biollm.parallel.process_groups import create_process_groups, destroy_process_groups
-from megatron_biollm.recipes.benchmark import OURS, check_counts, in_turns
-from megatron_biollm.recipes.sidecars import versions
-from megatron_biollm.training.config import OptimizerConfig
-from megatron_biollm.training.optimizer import build_optimizer, build_scheduler, group_step_adam
-from megatron_biollm.training.step import Batch, Trainer
+from megatron_biollm.parallel.process_groups import create_process_groups
+from megatron_biollm.recipes.timed_training import (
+    OURS,
+    TimedSteps,
+    beside_peer,
+    measured_on,
+    our_trainer,
+    peer_model,
+    side,
+)
+from megatron_biollm.training.step import Batch
 
 PEER = "TRL"
 _PAD = 1
 
 
-@dataclass
-class DpoBenchmark:
+@dataclass(kw_only=True)
+class DpoBenchmark(TimedSteps):
     """What to measure.
 
     Attributes:
-        model: the network; its vocabulary size must be known.
         pairs: of a step, in one forward pass.
-        repeats: timed steps of each side, after two untimed ones.
-        threads: of torch, for both sides.
 
     Raises:
-        UserError: numbers below 1, no vocabulary size, or no TRL.
+        UserError: as `TimedSteps`, or no TRL.
     """
 
-    model: ModelConfig
     pairs: int = 4
-    repeats: int = 10
-    threads: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(self, "pairs", "repeats", "threads")
-        if self.model.vocab_size is None:
-            raise UserError("the model has no vocabulary size; give model.vocab_size=32000, say")
+        super().__post_init__()
         if importlib.util.find_spec("trl") is None:
             raise UserError("trl is not installed; pip install trl==1.16.0")
 
@@ -76,19 +68,15 @@ def benchmark_dpo(options: DpoBenchmark) -> dict[str, Any]:
     Returns:
         Medians and spread per side, the ratio, and what they were measured on.
     """
-    torch.set_num_threads(options.threads)
-    seed_everything(0)
-    device, batch = select_device("cpu"), _batch(options)
-    device.keep_freed_memory()  # for both sides
-    # Built and run outside core's context: its answers for CUDA would slow the peer down.
-    steps = {PEER: _peer_step(options, batch)}
-    with device.core_context(), group_step_adam():
-        device.init_distributed(timeout_minutes=10)
-        steps[OURS] = _our_step(options, device, batch)
-    try:
-        times = in_turns(steps, options.repeats, device)
-    finally:
-        destroy_process_groups()
+    device = options.ready("cpu")
+    batch = _batch(options)
+    times = beside_peer(
+        PEER,
+        lambda: _peer_step(options, device, batch),
+        lambda: _our_step(options, device, batch),
+        options.repeats,
+        device,
+    )
     return _report(options, device, times, int(batch["length"].sum()))
 
 
@@ -110,32 +98,20 @@ def _batch(options: DpoBenchmark) -> Batch:
 
 
 def _our_step(options: DpoBenchmark, device: Device, batch: Batch) -> Callable[[], None]:
-    parallel, adam = ParallelConfig(), OptimizerConfig(lr=1e-5)
-    groups = create_process_groups(parallel)
-    model = parallelize(options.model, parallel, device, groups, bf16=False, seed=0)
-    optimizer = build_optimizer(model, adam, parallel.use_distributed_optimizer)
-    trainer = Trainer(
-        model,
-        optimizer,
-        build_scheduler(optimizer, adam, train_iters=1_000_000),
-        options.model.seq_length,
-        options.pairs,
-        objective=PairObjective(PreferenceLossConfig()),
+    groups, objective = (
+        create_process_groups(ParallelConfig()),
+        PairObjective(PreferenceLossConfig()),
+    )
+    trainer = our_trainer(
+        options.model, device, groups, options.pairs, lr=1e-5, objective=objective
     )
     return lambda: trainer.train_step(iter([batch]), 1)
 
 
-def _peer_step(options: DpoBenchmark, batch: Batch) -> Callable[[], None]:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = hf_config(options.model, torch.float32, bos=None, eos=None, pad=None)
-    sizes |= {"vocab_size": options.model.padded_vocab_size, "use_cache": False}
-    model = LlamaForCausalLM(LlamaConfig(**sizes, attn_implementation="sdpa"))
+def _peer_step(options: DpoBenchmark, device: Device, batch: Batch) -> Callable[[], None]:
+    model, optimizer = peer_model(options.model, device, torch.float32, lr=1e-5)
     with quiet(), tempfile.TemporaryDirectory() as folder:
         trainer = peer_trainer(model, Path(folder))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-    )
     theirs = as_collated(batch)
 
     def step() -> None:
@@ -200,25 +176,15 @@ def quiet() -> Any:
 def _report(
     options: DpoBenchmark, device: Device, times: dict[str, list[float]], tokens: int
 ) -> dict[str, Any]:
-    rows = [
-        {
-            "name": name,
-            "step_time_s": statistics.median(times[name]),
-            "fastest_s": min(times[name]),
-            "slowest_s": max(times[name]),
-            "tokens_per_second": tokens / statistics.median(times[name]),
-        }
-        for name in (OURS, PEER)
-    ]
-    return {
+    rows = [side(name, times[name], tokens) for name in (OURS, PEER)]
+    report = {
         "rows": rows,
         "ratio": rows[0]["tokens_per_second"] / rows[1]["tokens_per_second"],
         "tokens_per_step": tokens,
-        "options": asdict(options),
-        "hardware": device.name(),
-        "versions": versions() | {"trl": version("trl")},
-        "date": time.strftime("%Y-%m-%d"),
+        **measured_on(options, device),
     }
+    report["versions"]["trl"] = version("trl")
+    return report
 
 
 def table(report: dict[str, Any]) -> str:

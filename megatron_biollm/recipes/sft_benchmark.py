@@ -8,65 +8,55 @@ conversations, not of padding.
 import itertools
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
-import torch
-
 from megatron_biollm.data.sampler import micro_batches
-from megatron_biollm.device.runtime import Device, seed_everything, select_device
+from megatron_biollm.device.runtime import Device
 from megatron_biollm.finetune.sft_dataset import RowSettings, open_blend
 from megatron_biollm.finetune.token_cache import TokenCache, ensure_tokens
 from megatron_biollm.log import Progress
-from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig
-from megatron_biollm.parallel.parallelize import parallelize
 from megatron_biollm.parallel.process_groups import create_process_groups, destroy_process_groups
-from megatron_biollm.recipes.benchmark import check_counts
-from megatron_biollm.recipes.sidecars import versions
+from megatron_biollm.recipes.timed_training import (
+    UNTIMED,
+    TimedSteps,
+    measured_on,
+    our_trainer,
+    timed,
+)
 from megatron_biollm.tokenizer.chat_template import load_chat_template
 from megatron_biollm.tokenizer.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
-from megatron_biollm.training.config import OptimizerConfig
-from megatron_biollm.training.optimizer import build_optimizer, build_scheduler, group_step_adam
+from megatron_biollm.training.optimizer import group_step_adam
 from megatron_biollm.training.step import Batch, Trainer
 
 PACKED, LONGEST, WHOLE = "packed", "padded to the longest", "padded to seq_length"
-UNTIMED = 2
 
 
-@dataclass
-class SftBenchmark:
-    """What to measure.
+@dataclass(kw_only=True)
+class SftBenchmark(TimedSteps):
+    """What to measure; the tokenizer gives the model's vocabulary.
 
     Attributes:
         input: JSON lines of conversations.
         tokenizer_model: as `tokenizer.tokenizer_model`.
-        model: the network; the tokenizer gives its vocabulary.
         micro_batch_size: rows per forward pass of every side.
         num_microbatches: forward passes per step.
-        repeats: timed steps of each side, after two untimed ones.
-        threads: of torch.
         device: cpu, cuda or auto.
         bf16: bf16 weights with fp32 master weights.
-
-    Raises:
-        UserError: numbers below 1.
     """
 
     input: str
     tokenizer_model: str
-    model: ModelConfig
     micro_batch_size: int = 1
     num_microbatches: int = 8
-    repeats: int = 10
-    threads: int = 1
     device: str = "auto"
     bf16: bool = False
 
-    def __post_init__(self) -> None:
-        check_counts(self, "micro_batch_size", "num_microbatches", "repeats", "threads")
+    def _check_vocabulary(self) -> None:
+        pass
 
 
 @dataclass
@@ -91,10 +81,7 @@ def benchmark_sft(options: SftBenchmark) -> dict[str, Any]:
     Returns:
         Medians and spread per side, the ratios to packed rows, and what they were measured on.
     """
-    torch.set_num_threads(options.threads)
-    seed_everything(0)
-    device = select_device(options.device)
-    device.keep_freed_memory()
+    device = options.ready(options.device)
     tokenizer = build_tokenizer(TokenizerConfig(tokenizer_model=options.tokenizer_model))
     options.model.vocab_size = tokenizer.vocab_size
     with tempfile.TemporaryDirectory() as folder:
@@ -125,21 +112,15 @@ def _sides(options: SftBenchmark, device: Device, cache: TokenCache, pad: int) -
         settings = replace(rows, packing=packed)
         stream = open_blend([cache.file], {cache.file: cache}, settings, endless=True)
         batches = micro_batches(stream, 0, options.micro_batch_size, 0, 1)
-        sides.append(Side(name, _trainer(options, device, groups, packed), batches, [], []))
+        trainer = our_trainer(
+            options.model, device, groups, options.micro_batch_size, options.bf16, packed=packed
+        )
+        sides.append(Side(name, trainer, batches, [], []))
     return sides
 
 
 def _untrimmed(batch: Batch) -> Batch:
     return {name: value for name, value in batch.items() if name != "length"}
-
-
-def _trainer(options: SftBenchmark, device: Device, groups: Any, packed: bool) -> Trainer:
-    parallel, adam = ParallelConfig(), OptimizerConfig(lr=1e-4)
-    model = parallelize(options.model, parallel, device, groups, bf16=options.bf16, seed=0)
-    optimizer = build_optimizer(model, adam, parallel.use_distributed_optimizer)
-    scheduler = build_scheduler(optimizer, adam, train_iters=1_000_000)
-    size = options.micro_batch_size
-    return Trainer(model, optimizer, scheduler, options.model.seq_length, size, packed)
 
 
 def _in_turns(sides: list[Side], options: SftBenchmark, device: Device) -> None:
@@ -150,12 +131,10 @@ def _in_turns(sides: list[Side], options: SftBenchmark, device: Device) -> None:
             tokens = sum(int(batch["length"].sum()) for batch in taken)
             if side.name == WHOLE:
                 taken = [_untrimmed(batch) for batch in taken]
-            device.synchronize()
-            start = time.perf_counter()
-            side.trainer.train_step(iter(taken), len(taken))
-            device.synchronize()
+            step = partial(side.trainer.train_step, iter(taken), len(taken))
+            seconds = timed(step, device)
             if repeat >= UNTIMED:
-                side.seconds.append(time.perf_counter() - start)
+                side.seconds.append(seconds)
                 side.tokens.append(tokens)
 
 
@@ -168,10 +147,7 @@ def _report(
         "rows": rows,
         "ratios": {row["name"]: first / row["tokens_per_second"] for row in rows[1:]},
         "conversations": asdict(cache.counts),
-        "options": asdict(options),
-        "hardware": device.name(),
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        **measured_on(options, device),
     }
 
 

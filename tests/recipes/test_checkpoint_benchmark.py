@@ -23,7 +23,7 @@ TINY = {
 
 def measured(scratch):
     model = ModelConfig(**TINY)
-    return benchmark_checkpoints(CheckpointBenchmark(model, repeats=1, scratch=str(scratch)))
+    return benchmark_checkpoints(CheckpointBenchmark(model=model, repeats=1, scratch=str(scratch)))
 
 
 def test_it_measures_both_formats_and_cleans_up(world, tmp_path):
@@ -39,4 +39,4 @@ def test_it_measures_both_formats_and_cleans_up(world, tmp_path):
 
 def test_a_model_without_a_vocabulary_is_refused():
     with pytest.raises(UserError, match="has no vocabulary size; give model.vocab_size"):
-        CheckpointBenchmark(ModelConfig(**{**TINY, "vocab_size": None}))
+        CheckpointBenchmark(model=ModelConfig(**{**TINY, "vocab_size": None}))

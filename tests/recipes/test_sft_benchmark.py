@@ -8,9 +8,13 @@ def small_benchmark(folder):
         num_layers=1, hidden_size=16, num_attention_heads=2, ffn_hidden_size=16, seq_length=96
     )
     options = SftBenchmark(
-        str(folder / "a.jsonl"), str(folder / "tokenizer"), sizes, num_microbatches=2, repeats=2,
+        input=str(folder / "a.jsonl"),
+        tokenizer_model=str(folder / "tokenizer"),
+        model=sizes,
+        num_microbatches=2,
+        repeats=2,
         device="cpu",
-    )  # fmt: skip
+    )
     return benchmark_sft(options)
 
 
