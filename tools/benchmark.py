@@ -68,14 +68,25 @@ def tell(report: dict[str, Any], as_json: bool, table: Callable[[dict[str, Any]]
     print(json.dumps(report, indent=1) if as_json else table(report))
 
 
-def train(parser: argparse.ArgumentParser) -> None:
+def add_steps(parser: argparse.ArgumentParser, repeats: int = 10, what: str = "steps") -> None:
     add = parser.add_argument
-    add("--micro-batch-size", type=int, default=8, help="sequences per forward pass [8]")
-    add("--num-microbatches", type=int, default=1, help="forward passes per step [1]")
-    add("--repeats", type=int, default=10, help="timed steps of each side [10]")
-    add("--threads", type=int, default=1, help="torch's threads, for both sides [1]")
+    add("--repeats", type=int, default=repeats, help=f"timed {what} of each side [{repeats}]")
+    add("--threads", type=int, default=1, help="torch's threads, for all sides [1]")
+
+
+def add_batches(
+    parser: argparse.ArgumentParser, micro_batch_size: int, num_microbatches: int
+) -> None:
+    add, size, count = parser.add_argument, micro_batch_size, num_microbatches
+    add("--micro-batch-size", type=int, default=size, help=f"rows per forward pass [{size}]")
+    add("--num-microbatches", type=int, default=count, help=f"forward passes per step [{count}]")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--bf16", action="store_true", help="bf16 instead of fp32")
+    add_steps(parser)
+
+
+def train(parser: argparse.ArgumentParser) -> None:
+    add_batches(parser, micro_batch_size=8, num_microbatches=1)
     args, as_json = read_with_model(parser)
     from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training, table
 
@@ -85,18 +96,9 @@ def train(parser: argparse.ArgumentParser) -> None:
 
 def sft(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--input",
-        required=True,
-        help="conversations (tools/prepare_conversations.py)",
-    )
+    add("--input", required=True, help="conversations (tools/prepare_conversations.py)")
     add("--tokenizer-model", required=True, help="tokenizer folder or SentencePiece .model file")
-    add("--micro-batch-size", type=int, default=1, help="rows per forward pass [1]")
-    add("--num-microbatches", type=int, default=8, help="forward passes per step [8]")
-    add("--repeats", type=int, default=10, help="timed steps of each side [10]")
-    add("--threads", type=int, default=1, help="torch's threads [1]")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--bf16", action="store_true", help="bf16 instead of fp32")
+    add_batches(parser, micro_batch_size=1, num_microbatches=8)
     args, as_json = read_with_model(parser)
     from megatron_biollm.recipes.sft_benchmark import SftBenchmark, benchmark_sft, table
 
@@ -161,8 +163,7 @@ def convert(parser: argparse.ArgumentParser) -> None:
 def checkpoint(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--micro-batch-size", type=int, default=1, help="sequences of a step and process [1]")
-    add("--repeats", type=int, default=3, help="timed saves of each kind and format [3]")
-    add("--threads", type=int, default=1, help="torch's threads in every process [1]")
+    add_steps(parser, repeats=3, what="saves")
     add("--bf16", action="store_true", help="bf16 weights with fp32 master weights")
     add("--scratch", help="folder to save into, which is emptied again [the system's]")
     args, as_json = read_with_model(parser)
@@ -178,10 +179,8 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def dpo(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--pairs", type=int, default=4, help="of a step [4]")
-    add("--repeats", type=int, default=10, help="timed steps of each side [10]")
-    add("--threads", type=int, default=1, help="torch's threads, for both sides [1]")
+    parser.add_argument("--pairs", type=int, default=4, help="of a step [4]")
+    add_steps(parser)
     args, as_json = read_with_model(parser)
     from megatron_biollm.recipes.dpo_benchmark import DpoBenchmark, benchmark_dpo, table
 
