@@ -5,12 +5,13 @@ them. OmegaConf does the parsing, merging and type checking; this module adds th
 unknown key names its nearest neighbour, a wrong type names the field and what it takes.
 """
 
+import argparse
 import dataclasses
 import difflib
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Optional, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -97,6 +98,22 @@ def help_text(cls: type, prefix: str = "") -> str:
             continue
         lines.append(f"  {name:<48} {text} [{_type_name(field.type)}, default {_default(field)}]")
     return "\n".join(lines)
+
+
+def config_parser(cls: type, description: Optional[str]) -> argparse.ArgumentParser:
+    """The arguments of a tool that YAML files and overrides tell all: its `parse_intermixed_args`
+    gives `config`, `print_config` and `overrides`."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=help_text(cls),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", action="append", help="YAML with the sections below; later ones go over earlier"
+    )
+    parser.add_argument("--print-config", action="store_true", help="show the resolved YAML")
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value")
+    return parser
 
 
 def _read_overrides(overrides: Iterable[str]) -> Any:

@@ -15,28 +15,17 @@ RUN_DIR/status.json tells how the run (or stage) stands: running, finished, stop
 RUN_DIR/data.json what it trains on, and how many conversations were too long for it.
 """
 
-import argparse
 import os
 import sys
 
-from megatron_biollm.config import dump_config, help_text
+from megatron_biollm.config import config_parser, dump_config
 from megatron_biollm.log import run_tool
 from megatron_biollm.recipes.finetune_config import FinetuneConfig, load_stages
 from megatron_biollm.training.signals import StopSignals
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=help_text(FinetuneConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--config", action="append", help="YAML with the sections below; later ones go over earlier"
-    )
-    parser.add_argument("--print-config", action="store_true", help="show the resolved YAML")
-    parser.add_argument("overrides", nargs="*", metavar="section.field=value")
-    args = parser.parse_intermixed_args()
+    args = config_parser(FinetuneConfig, __doc__).parse_intermixed_args()
     with StopSignals() as signals:
         stages = load_stages(args.config, args.overrides)
         if args.print_config:

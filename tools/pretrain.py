@@ -11,27 +11,16 @@ Goes on from the newest good checkpoint in run_dir. One process needs no torchru
 RUN_DIR/status.json tells how the run stands: running, finished, stopped or refused.
 """
 
-import argparse
 import sys
 
-from megatron_biollm.config import dump_config, help_text
+from megatron_biollm.config import config_parser, dump_config
 from megatron_biollm.log import run_tool
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
 from megatron_biollm.training.signals import StopSignals
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=help_text(RunConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--config", action="append", help="YAML with the sections below; later ones go over earlier"
-    )
-    parser.add_argument("--print-config", action="store_true", help="show the resolved YAML")
-    parser.add_argument("overrides", nargs="*", metavar="section.field=value")
-    args = parser.parse_intermixed_args()
+    args = config_parser(RunConfig, __doc__).parse_intermixed_args()
     config = load_run_config(args.config, args.overrides)
     if args.print_config:
         print(dump_config(config), end="")
