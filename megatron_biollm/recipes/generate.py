@@ -18,8 +18,9 @@ from megatron_biollm.device.runtime import Device, select_device
 from megatron_biollm.generation.generator import Continuation, Generator
 from megatron_biollm.generation.sampling import SamplingOptions
 from megatron_biollm.log import close_logging, get_logger, setup_logging
+from megatron_biollm.model.gpt import Head
 from megatron_biollm.parallel.layout import ParallelConfig
-from megatron_biollm.parallel.parallelize import parallelize
+from megatron_biollm.parallel.parallelize import ParallelModel, parallelize
 from megatron_biollm.parallel.process_groups import (
     control_group,
     create_process_groups,
@@ -28,6 +29,7 @@ from megatron_biollm.parallel.process_groups import (
 from megatron_biollm.recipes.run_config import RunConfig, load_model_config, recipe_of
 from megatron_biollm.tokenizer.chat_template import load_chat_template, own_template
 from megatron_biollm.tokenizer.manifest import load_tokenizer
+from megatron_biollm.tokenizer.tokenizer import Tokenizer
 
 # A text to continue, or the messages of a conversation to answer.
 Prompt = str | list[dict[str, str]]
@@ -182,34 +184,53 @@ def build_generator(
     """The model and the tokenizer of a checkpoint, on this rank.
 
     Raises:
-        UserError: no tokenizer in it, or sizes that do not fit tokenizer, weights or layout.
+        UserError: as `load_frozen`.
     """
-    if not (folder / "tokenizer").is_dir():
-        raise UserError(
-            f"{folder} holds no tokenizer/, and generation needs the one that the model was "
-            f"trained with; save it there (tools/convert_checkpoint.py from-hf takes --tokenizer)"
-        )
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    config.set_vocab_size(tokenizer.vocab_size, f"the tokenizer of {folder}")
-    # The layers that suit this machine: both kinds hold the same weights.
-    sizes = dataclasses.replace(config.model, transformer_impl="auto")
-    groups = create_process_groups(layout)
-    model = parallelize(
-        sizes,
-        layout,
-        device,
-        groups,
-        bf16=config.training.bf16,
-        seed=0,
-        trainable=False,
-        draw_weights=False,
-    )
-    load_weights(folder, model)
+    model, tokenizer = load_frozen(folder, config, layout, device)
     logger.info(
         "%s; device %s (%s); layers %s; %s", folder, device.kind, device.reason,
         model.transformer_impl[0], layout.describe(),
     )  # fmt: skip
-    return Generator(model, tokenizer, sizes.max_position_embeddings)
+    return Generator(model, tokenizer, config.model.max_position_embeddings)
+
+
+def load_frozen(
+    folder: Path,
+    config: RunConfig,
+    layout: ParallelConfig,
+    device: Device,
+    head: Optional[Head] = None,
+) -> tuple[ParallelModel, Tokenizer]:
+    """A checkpoint's model for running forward, on this rank, and its tokenizer.
+
+    Args:
+        config: of the checkpoint; takes the vocabulary size.
+        head: that the model was trained with in place of its output layer.
+
+    Raises:
+        UserError: no tokenizer in it, or sizes that do not fit tokenizer, weights or layout.
+    """
+    if not (folder / "tokenizer").is_dir():
+        raise UserError(
+            f"{folder} holds no tokenizer/, and the model is of no use without the one that it was "
+            f"trained with; save it there (tools/convert_checkpoint.py from-hf takes --tokenizer)"
+        )
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    config.set_vocab_size(tokenizer.vocab_size, f"the tokenizer of {folder}")
+    model = parallelize(
+        # The layers that suit this machine: both kinds hold the same weights.
+        dataclasses.replace(config.model, transformer_impl="auto"),
+        layout,
+        device,
+        create_process_groups(layout),
+        bf16=config.training.bf16,
+        seed=0,
+        trainable=False,
+        draw_weights=False,
+        head=head,
+    )
+    load_weights(folder, model)
+    return model, tokenizer
 
 
 def _refuse_reward_model(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Scores of answers by a reward model, and how well they rank pairs that people have judged."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from megatron_biollm.checkpoint.loading import load_weights
 from megatron_biollm.config import UserError, load_config
 from megatron_biollm.device.runtime import Device, select_device
 from megatron_biollm.finetune.preference_dataset import make_row
@@ -18,19 +16,17 @@ from megatron_biollm.finetune.preferences import Pair
 from megatron_biollm.log import get_logger
 from megatron_biollm.model.scalar_head import ScalarHead
 from megatron_biollm.parallel.layout import ParallelConfig
-from megatron_biollm.parallel.parallelize import parallelize
-from megatron_biollm.parallel.process_groups import create_process_groups
 from megatron_biollm.recipes.generate import (
     GenerateConfig,
     candidates,
     choose_layout,
     joined_world,
+    load_frozen,
     newest_good,
     of_rank_0,
 )
 from megatron_biollm.recipes.run_config import load_model_config, recipe_of
 from megatron_biollm.tokenizer.chat_template import ChatTemplate, load_chat_template
-from megatron_biollm.tokenizer.manifest import load_tokenizer
 from megatron_biollm.training.step import Trainer
 
 Conversation = list[dict[str, str]]
@@ -139,23 +135,12 @@ def load_reward_model(
             f"{folder} is no reward model (its recipe is {recipe_of(folder)}); give the "
             f"checkpoint of a run with finetune.recipe=reward"
         )
-    config, tokenizer = load_model_config(folder), load_tokenizer(folder / "tokenizer")
-    config.set_vocab_size(tokenizer.vocab_size, f"the tokenizer of {folder}")
-    sizes = dataclasses.replace(config.model, transformer_impl="auto")
-    model = parallelize(
-        sizes,
-        layout,
-        device,
-        create_process_groups(layout),
-        bf16=config.training.bf16,
-        seed=0,
-        trainable=False,
-        draw_weights=False,
-        head=ScalarHead,
-    )
-    load_weights(folder, model)
+    config = load_model_config(folder)
+    model, tokenizer = load_frozen(folder, config, layout, device, head=ScalarHead)
     # Nothing is trained, so there is neither optimizer nor schedule.
-    step = Trainer(model, None, None, sizes.seq_length, micro_batch_size, objective=Scores((0,)))
+    step = Trainer(
+        model, None, None, config.model.seq_length, micro_batch_size, objective=Scores((0,))
+    )
     pad = tokenizer.eod if tokenizer.pad is None else tokenizer.pad
     return RewardModel(step, load_chat_template(tokenizer), pad)
 
