@@ -10,18 +10,6 @@ from megatron_biollm.finetune.preference_loss import PairLogps
 
 Metrics = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
-PAIR_METRICS = (
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/margins",
-    "rewards/accuracies",
-    "logps/chosen",
-    "logps/rejected",
-    "logps/chosen_falling",
-    "lengths/chosen",
-    "lengths/rejected",
-    "kl",
-)
 KTO_METRICS = (
     "rewards/chosen",
     "rewards/rejected",
@@ -32,6 +20,7 @@ KTO_METRICS = (
     "lengths/rejected",
     "kl",
 )
+PAIR_METRICS = (*KTO_METRICS, "rewards/margins", "rewards/accuracies")
 REWARD_METRICS = ("accuracy", "margin", "mean_reward", "rewards/chosen", "rewards/rejected")
 
 
@@ -60,7 +49,7 @@ def pair_metrics(logps: PairLogps, beta: float) -> Metrics:
         "lengths/rejected": logps.rejected_tokens,
         "kl": (chosen + rejected) / 2,
     }
-    return {name: _sum_and_weight(row, torch.ones_like(row)) for name, row in rows.items()}
+    return _means(rows)
 
 
 def kto_metrics(
@@ -99,6 +88,10 @@ def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> Metrics:
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
     }
+    return _means(rows)
+
+
+def _means(rows: dict[str, torch.Tensor]) -> Metrics:
     return {name: _sum_and_weight(row, torch.ones_like(row)) for name, row in rows.items()}
 
 
