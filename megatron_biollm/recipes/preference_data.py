@@ -10,12 +10,14 @@ import torch
 
 from megatron_biollm.atomic import write_json
 from megatron_biollm.checkpoint import verify
+from megatron_biollm.checkpoint.ranks import Ranks
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.config import UserError
 from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.data.stream import Datasets
 from megatron_biollm.finetune.encoded_preferences import (
     EncodedPreferences,
+    EncodingKey,
     encode_preferences,
     encoding_key,
     open_encoded,
@@ -51,14 +53,10 @@ def open_preferences(run: Run, labelled: bool) -> Datasets:
     pad = run.tokenizer.eod if run.tokenizer.pad is None else run.tokenizer.pad
     rows = RowSettings(run.config.model.seq_length, pad, run.config.training.seed)
     with run.watch.phases("data", slow=True):
-        if torch.distributed.get_rank() == 0:
-            for file in data.files():
-                _tell(_ids(run, file, template, labelled))
-        torch.distributed.barrier(run.control)
+        places = Ranks(run.control).on_first(_make_ids, run, template, labelled)
         run.watch.interrupt.poll()
     sources = {
-        file: PreferenceSource(_ids(run, file, template, labelled, only_open=True), rows)
-        for file in data.files()
+        file: PreferenceSource(_open_ids(file, *place), rows) for file, place in places.items()
     }
     train = open_blend(data.train_data_path, sources, endless=True)
     valid = open_blend(data.valid_data_path, sources, endless=False)
@@ -69,11 +67,14 @@ def open_preferences(run: Run, labelled: bool) -> Datasets:
 
 def ensure_reference(
     run: Run, trainer: Trainer, checkpointer: Checkpointer, datasets: Datasets
-) -> None:
+) -> bool:
     """Has the reference log-probabilities of every sample, computed now where they are missing.
 
     The reference is the checkpoint that the run starts from, whatever became of that folder since:
     run_dir/reference.json keeps its digest.
+
+    Returns:
+        Whether the model has the reference's weights by now.
 
     Raises:
         UserError: no checkpoint to start from, or numbers of another checkpoint, tokenizer or
@@ -97,17 +98,27 @@ def ensure_reference(
             _compute(run, trainer, ranks, source, missing, file)
             known = ranks.on_first(file.read)
         source.reference = known
+    return loaded
 
 
-def _ids(
-    run: Run, file: str, template: ChatTemplate, labelled: bool, only_open: bool = False
-) -> EncodedPreferences:
+def _make_ids(
+    run: Run, template: ChatTemplate, labelled: bool
+) -> dict[str, tuple[Path, EncodingKey]]:
+    """Every file of the run as ids, where nobody has made them yet: their folder and its key."""
     data, seq_length = run.config.data, run.config.model.seq_length
-    key = encoding_key(file, template, run.tokenizer.sha256, labelled, seq_length, data.too_long)
     cache = Path(data.data_cache_path) if data.data_cache_path else None
-    if not only_open:
-        return encode_preferences(file, key, template, cache)
-    folder = (cache or Path(f"{file}.tokens")) / key.folder_name()
+    places = {}
+    for file in data.files():
+        key = encoding_key(
+            file, template, run.tokenizer.sha256, labelled, seq_length, data.too_long
+        )
+        made = encode_preferences(file, key, template, cache)
+        _tell(made)
+        places[file] = made.folder, key
+    return places
+
+
+def _open_ids(file: str, folder: Path, key: EncodingKey) -> EncodedPreferences:
     if not folder.is_dir():
         raise UserError(
             f"{folder} is not seen by rank {torch.distributed.get_rank()}; set "
@@ -156,7 +167,7 @@ def _load(folder: Optional[Path], digest: str, checkpointer: Checkpointer) -> No
 def _compute(
     run: Run,
     trainer: Trainer,
-    ranks: Any,
+    ranks: Ranks,
     source: PreferenceSource,
     missing: np.ndarray,
     file: ReferenceFile,

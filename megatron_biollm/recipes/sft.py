@@ -7,10 +7,11 @@ from typing import Optional
 import torch
 
 from megatron_biollm.atomic import write_json
+from megatron_biollm.checkpoint.ranks import Ranks
 from megatron_biollm.config import UserError
 from megatron_biollm.data.stream import Datasets, SampleStream
 from megatron_biollm.finetune.sft_dataset import RowSettings, open_blend
-from megatron_biollm.finetune.token_cache import TokenCache, cache_folder, ensure_tokens
+from megatron_biollm.finetune.token_cache import TokenCache, ensure_tokens
 from megatron_biollm.log import get_logger
 from megatron_biollm.recipes.finetune_config import FinetuneConfig
 from megatron_biollm.recipes.run import Run
@@ -119,21 +120,25 @@ def open_tokens(run: Run, template: ChatTemplate) -> dict[str, TokenCache]:
     Raises:
         UserError: as `ensure_tokens`, or a rank does not see what rank 0 has written.
     """
-    data = run.config.data
-    key = (template, run.tokenizer.sha256, run.config.model.seq_length, data.data_cache_path)
     with run.watch.phases("data", slow=True):
-        if torch.distributed.get_rank() == 0:
-            with run.watch.interrupt.cut_short() as between:
-                for file in data.files():
-                    ensure_tokens(file, *key, progress=between)
+        caches = Ranks(run.control).on_first(_make_tokens, run, template)
         run.watch.interrupt.poll()
-    caches = {file: TokenCache(cache_folder(file, *key), file) for file in data.files()}
     for cache in caches.values():
         if not cache.is_there:
             raise UserError(
                 f"{cache.path} is not seen by rank {torch.distributed.get_rank()}; set "
                 f"data.data_cache_path to a folder that all machines share"
             )
+    return caches
+
+
+def _make_tokens(run: Run, template: ChatTemplate) -> dict[str, TokenCache]:
+    """Every file as ids, unless the run is asked to stop meanwhile."""
+    data, caches = run.config.data, {}
+    key = (template, run.tokenizer.sha256, run.config.model.seq_length, data.data_cache_path)
+    with run.watch.interrupt.cut_short() as between:
+        for file in data.files():
+            caches[file] = ensure_tokens(file, *key, progress=between)
     return caches
 
 
