@@ -35,5 +35,5 @@ class PreferenceTuning(InstructionTuning):
 
     def prepare(
         self, run: Run, trainer: Trainer, checkpointer: Checkpointer, datasets: Datasets
-    ) -> None:
-        ensure_reference(run, trainer, checkpointer, datasets)
+    ) -> bool:
+        return ensure_reference(run, trainer, checkpointer, datasets)

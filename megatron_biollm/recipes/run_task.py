@@ -83,10 +83,10 @@ def run_task(config: RunConfig, task: Task, signals: Optional[StopSignals] = Non
         datasets = task.open_data(run)
         model = build_model(run, task.head(config))
         trainer, checkpointer = build_trainer(run, model, task)
-        task.prepare(run, trainer, checkpointer, datasets)
+        has_weights = task.prepare(run, trainer, checkpointer, datasets)
         incidents = IncidentLog(config.run_path, datasets.train, checkpointer.store.ranks.on_first)
-        while not train_on(run, trainer, checkpointer, datasets, incidents):
-            pass  # again after a rewind
+        while not train_on(run, trainer, checkpointer, datasets, incidents, has_weights):
+            has_weights = False  # again after a rewind
     return watch.status.state
 
 
@@ -96,8 +96,12 @@ def train_on(
     checkpointer: Checkpointer,
     datasets: Datasets,
     incidents: IncidentLog,
+    has_weights: bool,
 ) -> bool:
     """Trains from the newest good checkpoint to the end, and saves.
+
+    Args:
+        has_weights: the model has those of `checkpoint.load` already.
 
     Returns:
         Whether it came there; else the run must go back and begin again.
@@ -107,7 +111,7 @@ def train_on(
         StopTraining: the run was asked to stop, and has saved.
     """
     config, watch = run.config, run.watch
-    state, rewound = restore(run, checkpointer, trainer, incidents)
+    state, rewound = restore(run, checkpointer, trainer, incidents, has_weights)
     hooks, close = build_hooks(run, trainer, checkpointer, datasets, state)
     stream = JumpingStream(datasets.train, state.jumped_samples)
     batches = run.batches(trainer.model, stream, state.consumed_samples)
@@ -198,7 +202,11 @@ def build_trainer(run: Run, model: ParallelModel, task: Task) -> tuple[Trainer, 
 
 
 def restore(
-    run: Run, checkpointer: Checkpointer, trainer: Trainer, incidents: IncidentLog
+    run: Run,
+    checkpointer: Checkpointer,
+    trainer: Trainer,
+    incidents: IncidentLog,
+    has_weights: bool,
 ) -> tuple[TrainState, int]:
     """Goes on from the run's newest good checkpoint, else from `checkpoint.load`, else from 0.
 
@@ -212,7 +220,7 @@ def restore(
     with run.watch.phases("restore", slow=True):
         checkpointer.store.discard(partial(is_abandoned, rows=rows))
         state = checkpointer.load_newest()
-        if state is None and options.load is not None:
+        if state is None and options.load is not None and not has_weights:
             state = checkpointer.load_from(Path(options.load), options.load_optimizer)
     state = state or TrainState()
     state.jumped_samples = merge_ranges(state.jumped_samples + jumped_samples(rows))

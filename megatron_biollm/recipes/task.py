@@ -67,10 +67,14 @@ class Task:
 
     def prepare(
         self, run: Run, trainer: Trainer, checkpointer: Checkpointer, datasets: Datasets
-    ) -> None:
+    ) -> bool:
         """What is to be done with the model before it is trained, on every rank; each start of the
         run asks for it, before the run's own checkpoint is restored over the weights.
+
+        Returns:
+            Whether the model has the weights of the checkpoint to start from by now.
         """
+        return False
 
     def write_sidecars(self, run: Run, folder: Path) -> None:
         """Writes what a checkpoint must tell about itself; called on rank 0."""

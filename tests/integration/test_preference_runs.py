@@ -83,6 +83,11 @@ def test_the_reference_is_computed_once(world, start, dpo, tmp_path):
     assert rows(tmp_path)[1]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+def test_the_start_is_read_once(dpo, reward, start):
+    for run in (dpo, reward):
+        assert log_of(run).count(f"took the weights alone from {start}") == 1
+
+
 def test_a_run_that_was_cut_off_goes_on_exactly(world, start, dpo, tmp_path):
     options = options_of(start, "dpo", tmp_path)
     world.run(1, finetune_here, [*options, "training.exit_interval=2"], joined=False)
