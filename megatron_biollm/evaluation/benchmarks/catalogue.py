@@ -1,5 +1,6 @@
 """Every benchmark, in the order of the tables."""
 
 from megatron_biollm.evaluation.benchmark import Benchmark
+from megatron_biollm.evaluation.benchmarks.medqa import MEDQA
 
-BENCHMARKS: tuple[Benchmark, ...] = ()
+BENCHMARKS: tuple[Benchmark, ...] = (MEDQA,)
