@@ -137,7 +137,7 @@ def _macro_f1(counts_k: np.ndarray, first: int, classes: int) -> np.ndarray:
     """Mean over classes of 2 right / (chosen + to be chosen)."""
     own = counts_k[..., first : first + 3 * classes]
     right_c, chosen_c, answer_c = np.split(own, 3, -1)
-    return _share(2 * right_c, chosen_c + answer_c).mean(-1)
+    return _share(2 * right_c, chosen_c + answer_c).sum(-1) / max(classes, 1)
 
 
 def _group_accuracy(counts_k: np.ndarray, first: int) -> np.ndarray:
