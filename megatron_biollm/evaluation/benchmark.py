@@ -35,11 +35,13 @@ class Source:
         paths: by role ("questions", "labels", ...), as the split names them; a user may point each
             elsewhere, and another split of the same format is read the same way.
         download: what to say where a file is missing: the official download's name and address.
+        split: its name, for files that hold several.
     """
 
     folder: Path
     paths: Mapping[str, Path]
     download: str
+    split: str = ""
 
     def path(self, role: str) -> Path:
         """The file (or folder) of a role; where it is not there, the same gzipped (`.gz`).
@@ -139,4 +141,5 @@ class Benchmark:
             if role not in paths:
                 raise UserError(f"{self.name} has no file {role!r}; it has {', '.join(paths)}")
         paths |= files or {}
-        return Source(data / self.folder, {k: Path(v) for k, v in paths.items()}, self.download)
+        places = {role: Path(path) for role, path in paths.items()}
+        return Source(data / self.folder, places, self.download, split)

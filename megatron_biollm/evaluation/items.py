@@ -56,11 +56,13 @@ class SpanItem(Item):
         text: in which offsets count characters.
         spans: the mentions, sorted.
         alternatives: of a span, other extents that also count as finding it.
+        types: all that are sought, whether the text has them or not.
     """
 
     text: str
     spans: tuple[Span, ...]
     alternatives: tuple[tuple[Span, tuple[Span, ...]], ...] = ()
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,17 @@ class TripleItem(Item):
 
     Attributes:
         text: the document.
-        triples: (first entity, second entity, relation), as the scorer compares them.
+        triples: (first entity, second entity, relation), as the scorer compares them; a fourth part
+            says whether the relation is news.
         names: of an entity, all names by which the text may call it; empty where an entity is
             compared by its own text.
+        relations: all that are sought; empty where a relation may be any text.
     """
 
     text: str
     triples: tuple[tuple[str, ...], ...]
     names: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    relations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
