@@ -27,8 +27,7 @@ from megatron_biollm.conversion.names import (
 )
 from megatron_biollm.conversion.safetensors_stream import ShardedWriter, TensorSpec
 from megatron_biollm.model.config import ModelConfig
-from megatron_biollm.tokenizer.chat_template import load_chat_template, own_template
-from megatron_biollm.tokenizer.template_source import has_marks
+from megatron_biollm.tokenizer.chat_template import save_for_inference
 from megatron_biollm.tokenizer.tokenizer import Tokenizer
 
 # Such a block, half as large in bf16, is still in a processor's cache when it is written.
@@ -146,23 +145,8 @@ def write_config(
     """
     ids = (tokenizer.bos, tokenizer.eod, tokenizer.pad) if tokenizer else (None, None, None)
     _write_json(folder / "config.json", hf_config(sizes, dtype, *ids))
-    stop = None
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-        stop = _write_chat_template(folder, tokenizer)
+    stop = None if tokenizer is None else save_for_inference(tokenizer, folder)
     _write_json(folder / "generation_config.json", generation_config(*ids, stop))
-
-
-def _write_chat_template(folder: Path, tokenizer: Tokenizer) -> int | None:
-    """Writes the template that the model was trained with here, for inference; its stop token.
-
-    A template without generation marks came with the model: its files stay as they are.
-    """
-    if not has_marks(own_template(tokenizer) or ""):
-        return None
-    template = load_chat_template(tokenizer)
-    template.save(folder, for_inference=True)
-    return template.stop_id
 
 
 def _info(reader: CheckpointReader, weight: Weight) -> TensorInfo:

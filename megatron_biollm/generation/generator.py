@@ -83,6 +83,7 @@ class Generator:
         options: SamplingOptions,
         on_text: Optional[OnText] = None,
         batch_size: int = 0,
+        chance: Optional[Sequence[torch.Generator]] = None,
     ) -> list[Continuation]:
         """Continues every prompt, one token for all of a batch at a time.
 
@@ -100,7 +101,7 @@ class Generator:
             self._check_length(prompt)
         rows = [Continuation(list(prompt)) for prompt in prompts]
         streams = [TextStream(self.tokenizer, prompt) for prompt in prompts]
-        chance = row_generators(options.seed, prompts)
+        chance = chance or row_generators(options.seed, prompts)
         for start in range(0, len(rows), batch_size or len(rows)):
             part = slice(start, start + (batch_size or len(rows)))
             tell = None if on_text is None else partial(_tell, on_text, start)

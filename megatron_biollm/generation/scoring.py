@@ -1,5 +1,6 @@
 """How likely given tokens are to a model that lies on many ranks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from megatron_biollm.parallel.parallelize import ParallelModel
 
 @dataclass
 class TokenScores:
-    """Scores of the tokens of a batch, each given all before it in its row; [b, s-1].
+    """Scores of tokens, each given all before it in its row.
 
     Attributes:
         log_probs: natural logarithm, over the true vocabulary.
@@ -28,7 +29,7 @@ class TokenScores:
 
 
 def score_tokens(model: ParallelModel, tokens_bs: torch.Tensor, vocab_size: int) -> TokenScores:
-    """Scores every token but the first of each row; the same result on every rank of the model.
+    """Scores every token but the first of each row, [b, s-1]; the same on every rank of the model.
 
     Rows of unequal length are padded at the end: what follows a token does not change its score.
     Data-parallel replicas do not talk to each other. No rank holds logits of the whole vocabulary.
@@ -54,6 +55,42 @@ def score_tokens(model: ParallelModel, tokens_bs: torch.Tensor, vocab_size: int)
     return TokenScores(scores[0], scores[1] > 0)
 
 
+def score_places(
+    model: ParallelModel,
+    tokens_bs: torch.Tensor,
+    places: tuple[Sequence[int], Sequence[int]],
+    targets: Sequence[int],
+    vocab_size: int,
+) -> TokenScores:
+    """Scores chosen tokens at chosen places, [n]; a place may be asked about several tokens.
+
+    As `score_tokens`, but the vocabulary is summed over at these places only, and rows that differ
+    in their last token alone are run once.
+
+    Args:
+        model: any tensor- and pipeline-parallel layout; may be in training.
+        tokens_bs: int64 ids, the same on every rank, padded at the end.
+        places: rows and columns; the token after row r, column c is judged.
+        targets: the tokens judged, one for each place.
+        vocab_size: true size.
+
+    Raises:
+        UserError: a layout that generation cannot use.
+    """
+    check_generates(model)
+    device = model_device(model)
+    rows_n, columns_n = (torch.tensor(index, device=device) for index in places)
+    scores = torch.zeros((2, len(targets)), device=device)
+    with inference(model):
+        logits_bsv = forward(model, tokens_bs.to(device))
+        if logits_bsv is not None:
+            chosen_nv = logits_bsv[rows_n, columns_n].float()
+            targets_n = torch.tensor(targets, device=device)
+            _score(chosen_nv, targets_n, vocab_size, model.groups.tp, scores)
+        broadcast_from_last_stage(model, scores)
+    return TokenScores(scores[0], scores[1] > 0)
+
+
 def _score(
     logits_bsv: torch.Tensor,
     targets_bs: torch.Tensor,
@@ -61,7 +98,7 @@ def _score(
     tp_group: torch.distributed.ProcessGroup,
     scores: torch.Tensor,
 ) -> None:
-    """Fills `scores` from this rank's share of the logits, [b, s, v/tp]."""
+    """Fills `scores` from this rank's share of the logits, [b, s, v/tp] or [n, v/tp]."""
     share = logits_bsv.shape[-1]
     first = tp_group.rank() * share
     logits_bsv[..., max(vocab_size - first, 0) :] = float("-inf")

@@ -284,6 +284,24 @@ def own_template(tokenizer: Tokenizer) -> Optional[str]:
     return tokenizer.chat_template or folder_template(tokenizer.folder)
 
 
+def save_for_inference(tokenizer: Tokenizer, folder: Path) -> Optional[int]:
+    """Writes the files of a tokenizer as an export holds them, its chat template included.
+
+    Of a model that was trained on conversations, the template is the one of its training and every
+    program reads what it writes; one without generation marks came with the model: its files stay
+    as they are.
+
+    Returns:
+        The stop token of such a model's answers; None of any other.
+    """
+    tokenizer.save_pretrained(folder)
+    if not has_marks(own_template(tokenizer) or ""):
+        return None
+    template = load_chat_template(tokenizer)
+    template.save(folder, for_inference=True)
+    return template.stop_id
+
+
 def _find(tokenizer: Tokenizer, name_or_path: Optional[str]) -> tuple[str, str]:
     if name_or_path is not None:
         return named_template(name_or_path), repr(name_or_path)
