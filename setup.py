@@ -29,6 +29,8 @@ setup(
             "corpus/page/*.j2",
             "corpus/page/*.css",
             "corpus/deidentify/data/*",
+            "evaluation/*.yaml",
+            "evaluation/page/*",
         ]
     },
     python_requires=">=3.11",

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from megatron_biollm.config import UserError
-from megatron_biollm.evaluation.benchmark import Benchmark, Prompt
 from megatron_biollm.evaluation.results import (
     Contamination,
     ModelResults,
@@ -17,34 +16,9 @@ from megatron_biollm.evaluation.results import (
     write_results,
 )
 from megatron_biollm.evaluation.statistics import paired_bootstrap
-from megatron_biollm.evaluation.tally import Tally
+from tests.evaluation.scored import answers, benchmark
 
-
-def accuracy(counts):
-    return counts[..., 0] / np.maximum(counts[..., 1], 1)
-
-
-def answers(right, unreadable=0, parts=None) -> Tally:
-    right = np.asarray(right, float).reshape(-1)
-    counts = np.stack([right, np.ones_like(right)], 1)
-    names = tuple(f"q{n}" for n in range(len(right)))
-    scores = {"accuracy": accuracy}
-    return Tally(names, counts, scores, len(right), unreadable, parts or {})
-
-
-QUIZ = Benchmark(
-    name="quiz",
-    title="Quiz",
-    task="qa",
-    folder="quiz",
-    download="the quiz",
-    splits={"test": {"questions": "test.jsonl"}},
-    test_split="test",
-    fewshot_split="",
-    prompt=Prompt("Answer."),
-    read=lambda source, conventions: [],
-    score=lambda items, predictions, conventions: answers(predictions),
-)
+QUIZ = benchmark("quiz", "Quiz", "qa")
 ASKED = {"conventions": {"subjects": "6"}, "method": "likelihood"}
 
 
