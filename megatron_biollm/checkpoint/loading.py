@@ -1,6 +1,6 @@
 """From a verified checkpoint into the model and the optimizer of this rank, in any layout."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,56 +11,97 @@ from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint import CheckpointException
 
+from megatron_biollm.checkpoint.adapters import describe, read_adapter, stored_lora, weight_key
 from megatron_biollm.checkpoint.content import chunk_names, content_to_load, model_content
 from megatron_biollm.checkpoint.formats import read_format
+from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.checkpoint.writer import reason
 from megatron_biollm.config import UserError
+from megatron_biollm.model.lora import merge_adapters
+from megatron_biollm.model.lora_config import LoraConfig, is_adapter
 from megatron_biollm.parallel.parallelize import ParallelModel
 
 
 def load_weights(folder: Path, model: ParallelModel, optional: tuple[str, ...] = ()) -> None:
     """Loads the weights alone from a verified checkpoint into chunks of any layout.
 
+    Adapters in it are merged into the weights that they belong to. Those of the model itself keep
+    their values: they begin anew, on top of what was loaded.
+
     optional: beginnings of keys; such a weight keeps its value where the checkpoint lacks it.
 
     Raises:
         UserError: a tensor is absent or has another shape.
     """
+    stored = _keys(folder)
+    lora = stored_lora(folder, stored)
     with _holding_what_is_needed(folder):
         content = model_content(model)
-        absent = _leave_out_absent(content, folder, optional) if optional else False
-        _take_weights(model, dist_checkpointing.load(content, str(folder)), strict=not absent)
+        lacking = _leave_out(
+            content,
+            lambda key: is_adapter(key) or (key.startswith(optional) and key not in stored),
+        )
+        _take_weights(model, dist_checkpointing.load(content, str(folder)), strict=not lacking)
+    if lora is not None:
+        _merge(folder, lora, model)
 
 
-def _leave_out_absent(content: dict[str, Any], folder: Path, optional: tuple[str, ...]) -> bool:
-    """Takes optional weights that the checkpoint lacks out of what is asked for."""
-    stored = dist_checkpointing.load_tensors_metadata(str(folder)).keys()
-    absent = [
+def _keys(folder: Path) -> set[str]:
+    with _holding_what_is_needed(folder):
+        return set(dist_checkpointing.load_tensors_metadata(str(folder)))
+
+
+def _merge(folder: Path, lora: LoraConfig, model: ParallelModel) -> None:
+    reader = CheckpointReader(folder)
+    for chunk in model.bare_chunks:
+        merge_adapters(
+            getattr(chunk, "module", chunk),  # what holds a bf16 model casts its inputs
+            lora,
+            lambda path, layer: read_adapter(reader, weight_key(path), layer),
+            model.groups,
+        )
+
+
+def _leave_out(content: dict[str, Any], unwanted: Callable[[str], bool]) -> bool:
+    """Takes weights, by their keys, out of what is asked for; says whether there were any."""
+    found = [
         (chunk, name)
         for chunk in content.values()
         for name, item in chunk.items()
-        if item.key.startswith(optional) and item.key not in stored
+        if unwanted(item.key)
     ]
-    for chunk, name in absent:
+    for chunk, name in found:
         del chunk[name]
-    return bool(absent)
+    return bool(found)
 
 
 def load_everything(folder: Path, model: ParallelModel, optimizer: MegatronOptimizer) -> None:
     """Loads weights and optimizer state from a verified checkpoint that fits the layout.
 
     Raises:
-        UserError: a tensor is absent or has another shape.
+        UserError: a tensor is absent or has another shape, or adapters are not the model's.
     """
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         if hasattr(part, "_init_optimizer_states_with_dummy_values"):
             part._init_optimizer_states_with_dummy_values()
+    _check_same_adapters(folder, model)
     with _holding_what_is_needed(folder):
         content = content_to_load(model, optimizer, read_format(folder).kind)
         loaded = dist_checkpointing.load(content, str(folder))
         _take_weights(model, loaded)
         with torch.no_grad():  # core forgets it for fast ones
             optimizer.load_state_dict(loaded["optimizer"])
+
+
+def _check_same_adapters(folder: Path, model: ParallelModel) -> None:
+    stored = stored_lora(folder, _keys(folder))
+    if stored != model.lora:
+        raise UserError(
+            f"{folder} was trained with {describe(stored)}, and this run with "
+            f"{describe(model.lora)}; go on with finetune.lora as it was, or give another run_dir "
+            f"and checkpoint.load={folder} with checkpoint.load_optimizer=false, which merges "
+            f"adapters into the weights"
+        )
 
 
 @contextmanager

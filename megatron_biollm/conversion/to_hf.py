@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from megatron_biollm.checkpoint.adapters import open_weights
 from megatron_biollm.checkpoint.stream import CheckpointReader, TensorInfo
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import (
@@ -88,7 +89,7 @@ class Exporter:
     def __call__(self) -> Callable[[Block], Held]:
         """Opens both sides; returns what converts a block and says what memory that took."""
         own_process_is_single_threaded()
-        reader = CheckpointReader(self.source)
+        reader = open_weights(self.source)
         writer, scratch = self.writer(reader), Scratch()
 
         def convert(block: Block) -> Held:

@@ -9,6 +9,8 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_biollm.model.config import ModelConfig
+from megatron_biollm.model.lora import add_adapters
+from megatron_biollm.model.lora_config import LoraConfig
 from megatron_biollm.model.spec import build_block_spec
 
 # Makes what takes the place of the output layer, called like it: hidden states [s, b, h] (this
@@ -27,6 +29,7 @@ def build_gpt(
     post_process: bool = True,
     vp_stage: Optional[int] = None,
     head: Optional[Head] = None,
+    lora: Optional[LoraConfig] = None,
 ) -> GPTModel:
     """One model chunk: embedding if `pre_process`, output layer if `post_process`.
 
@@ -40,6 +43,7 @@ def build_gpt(
         vp_stage: index of the chunk on this rank, None without interleaving.
         head: takes the place of the output layer; without labels the model gives its output,
             [b, s, width].
+        lora: adapters, which are then all that is trained besides `head`; None adds none.
     """
     model = GPTModel(
         config=config,
@@ -54,6 +58,8 @@ def build_gpt(
         pg_collection=groups,
         vp_stage=vp_stage,
     )
+    if lora is not None:
+        add_adapters(model, lora, config, groups)
     if head is not None and post_process:
         model.output_layer = head(config, groups)
     return model

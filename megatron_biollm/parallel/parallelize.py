@@ -20,6 +20,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.device.runtime import Device
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.model.gpt import Head, build_gpt
+from megatron_biollm.model.lora_config import LoraConfig, is_adapter
 from megatron_biollm.model.spec import choose_transformer_impl
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
 
@@ -33,12 +34,14 @@ class ParallelModel:
         config: core's configuration, shared by the chunks.
         groups: process groups of this rank.
         transformer_impl: the layers in use, and why, for the log.
+        lora: the adapters that are trained; None where the model itself is.
     """
 
     chunks: list[torch.nn.Module]
     config: TransformerConfig
     groups: ProcessGroupCollection
     transformer_impl: tuple[str, str]
+    lora: Optional[LoraConfig] = None
 
     @property
     def bare_chunks(self) -> list[torch.nn.Module]:
@@ -79,6 +82,7 @@ def parallelize(
     trainable: bool = True,
     draw_weights: bool = True,
     head: Optional[Head] = None,
+    lora: Optional[LoraConfig] = None,
 ) -> ParallelModel:
     """Builds this rank's chunks with weights that depend on the seed alone, not on the layout.
 
@@ -93,6 +97,7 @@ def parallelize(
         draw_weights: False leaves weights as allocated, for a checkpoint to overwrite; only
             without `trainable`, since core marks parameters for the optimizer as it draws them.
         head: takes the place of the output layer on the last stage.
+        lora: adapters, which are then what is trained.
 
     Raises:
         UserError: sizes and degrees do not fit, or the layers asked for are absent.
@@ -105,7 +110,9 @@ def parallelize(
     # Core's generators per tensor-parallel rank; nothing draws from them while dropout is 0.
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     chunks = [
-        _build_chunk(sizes, parallel, config, impl[0], groups, stage, head).to(device.torch_device)
+        _build_chunk(sizes, parallel, config, impl[0], groups, stage, head, lora).to(
+            device.torch_device
+        )
         for stage in range(parallel.virtual_pipeline_model_parallel_size or 1)
     ]
     for chunk in chunks if config.perform_initialization else ():
@@ -114,7 +121,7 @@ def parallelize(
         chunks = [Float16Module(config, chunk) for chunk in chunks]
     if trainable:
         chunks = _wrap_for_data_parallelism(chunks, config, parallel, groups)
-    return ParallelModel(chunks, config, groups, impl)
+    return ParallelModel(chunks, config, groups, impl, lora)
 
 
 def transformer_config(
@@ -178,15 +185,20 @@ def initialize_weights(chunk: torch.nn.Module, seed: int, std: float, num_layers
     """Draws every weight from a generator keyed by the seed and the weight's global name.
 
     Matrices are normal(0, std), those that end a residual branch normal(0, std / sqrt(2 L)) as in
-    Megatron-LM; norms are one. Each rank draws the whole matrix and keeps its part, so that the
-    weights are the same in every layout (core's own initialisation depends on TP and PP).
+    Megatron-LM; norms are one. Of adapters, A is normal(0, 1 / sqrt(3 columns)), the spread that
+    PEFT draws it with, and B is zero, so that they begin by changing nothing.
+
+    Each rank draws the whole matrix and keeps its part, so that the weights are the same in every
+    layout (core's own initialisation depends on TP and PP).
     """
     for piece in _sharded_tensors(chunk):
         if piece.data.dim() < 2:
             piece.data.fill_(1.0)
             continue
-        residual = "linear_proj" in piece.key or "linear_fc2" in piece.key
-        scale = std / (2 * num_layers) ** 0.5 if residual else std
+        scale = _standard_deviation(piece, std, num_layers)
+        if scale == 0.0:
+            piece.data.zero_()
+            continue
         stacked = piece.global_offset[: piece.prepend_axis_num]
         generator = torch.Generator(piece.data.device)
         generator.manual_seed(_stable_seed(seed, piece.key, *stacked))
@@ -197,6 +209,13 @@ def initialize_weights(chunk: torch.nn.Module, seed: int, std: float, num_layers
         for axis, (start, length) in enumerate(zip(offsets, piece.data.shape, strict=True)):
             whole = whole.narrow(axis, start, length)
         piece.data.copy_(whole)
+
+
+def _standard_deviation(piece: ShardedTensor, std: float, num_layers: int) -> float:
+    if is_adapter(piece.key):
+        return (3 * piece.global_shape[-1]) ** -0.5 if piece.key.endswith(".a") else 0.0
+    residual = "linear_proj" in piece.key or "linear_fc2" in piece.key
+    return std / (2 * num_layers) ** 0.5 if residual else std
 
 
 def _check_kernels(parallel: ParallelConfig, impl: str) -> None:
@@ -237,6 +256,7 @@ def _build_chunk(
     groups: ProcessGroupCollection,
     stage: int,
     head: Optional[Head],
+    lora: Optional[LoraConfig],
 ) -> torch.nn.Module:
     virtual = parallel.virtual_pipeline_model_parallel_size
     first, last = groups.pp.rank() == 0, groups.pp.rank() == groups.pp.size() - 1
@@ -249,6 +269,7 @@ def _build_chunk(
         post_process=last and stage == (virtual or 1) - 1,
         vp_stage=stage if virtual else None,
         head=head,
+        lora=lora,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from megatron_biollm.checkpoint import verify
+from megatron_biollm.checkpoint.adapters import open_weights
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.blocks import weight_bytes
@@ -157,7 +158,7 @@ def export_to_hf(config: ConversionConfig) -> dict:
         from megatron_biollm.recipes.convert_reward import export_reward_model
 
         return export_reward_model(step, config)
-    source = CheckpointReader(step)
+    source = open_weights(step)
     tokenizer = load_tokenizer(step / "tokenizer") if (step / "tokenizer").is_dir() else None
     if config.tokenizer is not None:
         tokenizer = _same_tokenizer(find_tokenizer(config.tokenizer), tokenizer, config, step)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from megatron_biollm.checkpoint.adapters import open_weights
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.checkpoint.verify import verify_checkpoint
 from megatron_biollm.config import UserError
@@ -50,7 +51,7 @@ def export_reward_model(step: Path, config: ConversionConfig) -> dict:
             that differ; in every case the output does not exist afterwards.
     """
     verify_checkpoint(step)
-    source = CheckpointReader(step)
+    source = open_weights(step)
     if SCALAR_HEAD_KEY not in source.tensors:
         raise UserError(f"{step} holds no {SCALAR_HEAD_KEY}, so it is no reward model; give one")
     tokenizer = load_tokenizer(step / "tokenizer")

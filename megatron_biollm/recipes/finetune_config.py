@@ -13,6 +13,7 @@ from megatron_biollm.config import UserError, load_config, option, read_layers, 
 from megatron_biollm.finetune.config import FinetuneData
 from megatron_biollm.finetune.preference_config import PreferenceLossConfig
 from megatron_biollm.model.config import CONSTANTS, SIZES
+from megatron_biollm.model.lora_config import LoraConfig
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.tokenizer.manifest import MANIFEST_FILE, TokenizerManifest
 
@@ -44,6 +45,7 @@ class FinetuneOptions(PreferenceLossConfig):
         0.0, "reward: weight of the squared sum of both rewards, which keeps them around 0"
     )
     use_margin: bool = option(False, "reward: keep the margin of each pair between its rewards")
+    lora: LoraConfig = section(LoraConfig, "adapters in place of training the whole model")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,7 @@ from megatron_biollm.data.stream import Datasets
 from megatron_biollm.device.runtime import Device, seed_everything, select_device
 from megatron_biollm.log import close_logging, get_logger, setup_logging
 from megatron_biollm.model.gpt import Head
+from megatron_biollm.model.lora_config import LoraConfig
 from megatron_biollm.parallel.parallelize import ParallelModel, parallelize
 from megatron_biollm.parallel.process_groups import (
     control_group,
@@ -81,7 +82,7 @@ def run_task(config: RunConfig, task: Task, signals: Optional[StopSignals] = Non
     ):
         run = Run(config, device, control, tokenizer, manifest, watch)
         datasets = task.open_data(run)
-        model = build_model(run, task.head(config))
+        model = build_model(run, task.head(config), task.lora(config))
         trainer, checkpointer = build_trainer(run, model, task)
         has_weights = task.prepare(run, trainer, checkpointer, datasets)
         incidents = IncidentLog(config.run_path, datasets.train, checkpointer.store.ranks.on_first)
@@ -147,7 +148,9 @@ def distributed(config: RunConfig, device: Device) -> Iterator[torch.distributed
         close_logging()
 
 
-def build_model(run: Run, head: Optional[Head] = None) -> ParallelModel:
+def build_model(
+    run: Run, head: Optional[Head] = None, lora: Optional[LoraConfig] = None
+) -> ParallelModel:
     """Makes the process groups and this rank's model chunks."""
     config = run.config
     groups = create_process_groups(config.parallel)
@@ -160,6 +163,7 @@ def build_model(run: Run, head: Optional[Head] = None) -> ParallelModel:
             bf16=config.training.bf16,
             seed=config.training.seed,
             head=head,
+            lora=lora,
         )
     logger.info(
         "device %s (%s); layers %s (%s); %s",

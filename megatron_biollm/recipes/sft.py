@@ -7,12 +7,14 @@ from typing import Optional
 import torch
 
 from megatron_biollm.atomic import write_json
+from megatron_biollm.checkpoint.adapters import write_lora
 from megatron_biollm.checkpoint.ranks import Ranks
 from megatron_biollm.config import UserError
 from megatron_biollm.data.stream import Datasets, SampleStream
 from megatron_biollm.finetune.sft_dataset import RowSettings, open_blend
 from megatron_biollm.finetune.token_cache import TokenCache, ensure_tokens
 from megatron_biollm.log import get_logger
+from megatron_biollm.model.lora_config import LoraConfig
 from megatron_biollm.recipes.finetune_config import FinetuneConfig
 from megatron_biollm.recipes.run import Run
 from megatron_biollm.recipes.sidecars import check_sidecars
@@ -41,6 +43,14 @@ class InstructionTuning(Task):
 
     def packed(self, config: FinetuneConfig) -> bool:
         return config.data.packing
+
+    def lora(self, config: FinetuneConfig) -> Optional[LoraConfig]:
+        chosen = config.finetune.lora
+        return chosen if chosen.rank else None
+
+    def write_sidecars(self, run: Run, folder: Path) -> None:
+        super().write_sidecars(run, folder)
+        write_lora(self.lora(run.config), folder)
 
     def check_sidecars(self, run: Run, folder: Path) -> None:
         check_sidecars(run.config, run.manifest, folder)

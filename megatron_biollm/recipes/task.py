@@ -7,6 +7,7 @@ from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.config import UserError
 from megatron_biollm.data.stream import Datasets
 from megatron_biollm.model.gpt import Head
+from megatron_biollm.model.lora_config import LoraConfig
 from megatron_biollm.recipes.run import Run
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.recipes.sidecars import check_sidecars, write_sidecars
@@ -63,6 +64,10 @@ class Task:
 
     def head(self, config: Any) -> Optional[Head]:
         """What takes the place of the model's output layer; None leaves it."""
+        return None
+
+    def lora(self, config: Any) -> Optional[LoraConfig]:
+        """Adapters that are trained in place of the model; None trains the model itself."""
         return None
 
     def prepare(

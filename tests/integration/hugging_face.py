@@ -72,3 +72,35 @@ def to_hugging_face(core: dict[str, torch.Tensor], sizes: ModelConfig) -> dict[s
             theirs + "mlp.down_proj.weight": core[ours + "mlp.linear_fc2.weight"],
         }
     return {name: value.clone() for name, value in out.items()}
+
+
+def adapters_of(
+    core: dict[str, torch.Tensor], sizes: ModelConfig
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A and B of core's adapters by transformers' layers; one A serves all parts of a layer."""
+    names = {
+        "self_attention.linear_qkv": ["q_proj", "k_proj", "v_proj"],
+        "self_attention.linear_proj": ["o_proj"],
+        "mlp.linear_fc1": ["gate_proj", "up_proj"],
+        "mlp.linear_fc2": ["down_proj"],
+    }
+    found = {}
+    for layer in range(sizes.num_layers):
+        for path, parts in names.items():
+            ours = f"decoder.layers.{layer}.{path}_lora"
+            block = "self_attn" if "attention" in path else "mlp"
+            rows = parts_of_rows(path, core[f"{ours}.b"], sizes)
+            for part, b in zip(parts, rows, strict=True):
+                found[f"model.layers.{layer}.{block}.{part}"] = (core[f"{ours}.a"], b)
+    return found
+
+
+def parts_of_rows(path: str, rows: torch.Tensor, sizes: ModelConfig) -> list[torch.Tensor]:
+    """Rows of one of core's layers as transformers divides them."""
+    if path.endswith("fc1"):
+        return list(rows.chunk(2))
+    if not path.endswith("qkv"):
+        return [rows]
+    by_group = rows.view(sizes.num_query_groups, -1, sizes.kv_channels, rows.shape[1])
+    parts = (by_group[:, :-2], by_group[:, -2:-1], by_group[:, -1:])
+    return [part.flatten(0, 2) for part in parts]

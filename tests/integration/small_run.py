@@ -8,6 +8,7 @@ import torch
 
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.model.config import ModelConfig
+from megatron_biollm.model.lora_config import LoraConfig
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.parallel.parallelize import parallelize
 from megatron_biollm.parallel.process_groups import create_process_groups
@@ -39,6 +40,7 @@ class SmallRun:
     steps: optimizer steps.
     bf16: bf16 parameters with fp32 main gradients.
     packed: two documents in every sequence that do not see each other.
+    lora: fields of `LoraConfig`; None trains the whole model.
     """
 
     parallel: dict[str, Any] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class SmallRun:
     steps: int = 20
     bf16: bool = False
     packed: bool = False
+    lora: dict[str, Any] | None = None
     micro_batch_size: int = 2
     global_batch_size: int = 8
     seed: int = 1
@@ -100,7 +103,8 @@ def build_trainer(run: SmallRun) -> Trainer:
     """Model, optimizer and schedule on this rank of the world."""
     parallel = ParallelConfig(**run.parallel)
     device, groups = select_device("cpu"), create_process_groups(parallel)
-    model = parallelize(run.sizes, parallel, device, groups, run.bf16, run.seed)
+    lora = None if run.lora is None else LoraConfig(**run.lora)
+    model = parallelize(run.sizes, parallel, device, groups, run.bf16, run.seed, lora=lora)
     optimizer = build_optimizer(model, run.optimizer, parallel.use_distributed_optimizer)
     scheduler = build_scheduler(optimizer, run.optimizer, run.steps)
     return Trainer(model, optimizer, scheduler, SEQ_LENGTH, run.micro_batch_size, run.packed)
