@@ -28,14 +28,18 @@ def start(world, folder):
     """An instruction-tuned model to start from, and pairs in which the reverse is preferred."""
     options = [*write_inputs(folder), f"run_dir={folder / 'start'}", "training.train_iters=2"]
     assert world.run(1, finetune_here, options, joined=False) == [2]
+    write_pairs(folder / "pairs.jsonl")
+    return folder / "start"
+
+
+def write_pairs(path):
     dice = random.Random(1)
-    with (folder / "pairs.jsonl").open("w") as file:
+    with path.open("w") as file:
         for _ in range(16):
             words = dice.sample(WORDS, k=dice.randint(2, 5))
             answers = {"chosen": words[::-1], "rejected": words}
             row = {name: say("assistant", text) for name, text in answers.items()}
             file.write(json.dumps({"prompt": say("user", words), **row}) + "\n")
-    return folder / "start"
 
 
 def options_of(start, recipe, run_dir, *more):

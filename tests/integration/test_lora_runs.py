@@ -1,0 +1,171 @@
+"""Runs that train adapters: resumed, started from each other, generated from and exported."""
+
+import math
+
+import pytest
+import torch
+
+from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf
+from tests.integration.recipe import layout, log_of, rows, trained
+from tests.integration.sft_run import finetune_here, write_inputs
+from tests.integration.test_preference_runs import options_of, write_pairs
+
+LORA = ["finetune.lora.rank=4", "finetune.lora.alpha=8", "optimizer.lr=1e-2"]
+LAST = 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("inputs")
+
+
+@pytest.fixture(scope="module")
+def base(world, folder):
+    """An instruction-tuned model without adapters."""
+    options = [*write_inputs(folder), f"run_dir={folder / 'base'}", "training.train_iters=2"]
+    assert world.run(1, finetune_here, options, joined=False) == [2]
+    write_pairs(folder / "pairs.jsonl")
+    return folder / "base"
+
+
+def sft(start, run_dir, *more):
+    """Options of a run of LAST steps that saves after the second."""
+    return [
+        f"checkpoint.load={start}",
+        f"data.train_data_path=[{start.parent / 'a.jsonl'}]",
+        f"run_dir={run_dir}",
+        "training.global_batch_size=4",
+        f"training.train_iters={LAST}",
+        "training.device=cpu",
+        "checkpoint.save_interval=2",
+        "logging.tensorboard=false",
+        *LORA,
+        *more,
+    ]
+
+
+def run(world, options, size=1):
+    return world.run(size, finetune_here, options, joined=False)[0]
+
+
+@pytest.fixture(scope="module")
+def tuned(world, base, folder):
+    assert run(world, sft(base, folder / "tuned")) == LAST
+    return folder / "tuned"
+
+
+def step(run_dir, number=LAST):
+    return run_dir / "checkpoints" / f"step_{number:08d}"
+
+
+def test_a_run_begins_with_the_base(world, base, tuned, tmp_path):
+    whole = sft(base, tmp_path, "finetune.lora.rank=0", "training.train_iters=1")
+    assert run(world, whole) == 1
+    assert rows(tuned)[1]["loss"] == rows(tmp_path)[1]["loss"]  # to the bit
+
+
+def test_a_run_that_was_cut_off_goes_on_exactly(world, base, tuned, tmp_path):
+    run(world, sft(base, tmp_path, "training.exit_interval=2"))
+    assert run(world, sft(base, tmp_path)) == LAST
+    assert trained(tmp_path) == trained(tuned)
+
+
+@pytest.mark.parametrize("degrees", [{"tp": 2, "sp": "true"}, {"pp": 2}], ids=["TP2+SP", "PP2"])
+def test_a_run_goes_on_in_another_layout(world, base, tuned, tmp_path, degrees):
+    run(world, sft(base, tmp_path, "training.exit_interval=2"))
+    assert run(world, sft(base, tmp_path, *layout(**degrees)), size=2) == LAST
+    for number, (loss, *_) in trained(tmp_path).items():
+        assert loss == pytest.approx(trained(tuned)[number][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("changed", ["alpha=16", "rank=8", "rank=0", "target_modules=[linear_qkv]"])
+def test_a_run_goes_on_with_the_adapters_it_began_with(world, base, tuned, changed):
+    options = sft(base, tuned, f"finetune.lora.{changed}", "training.train_iters=6")
+    refused = run(world, options)
+    assert "was trained with adapters (finetune.lora.rank=4, alpha=8" in refused
+
+
+def test_a_run_without_adapters_gets_none_on_the_way(world, base, tmp_path):
+    run(world, sft(base, tmp_path, "finetune.lora.rank=0", "training.train_iters=2"))
+    assert "was trained with no adapters" in run(world, sft(base, tmp_path))
+
+
+def test_who_starts_from_adapters_starts_from_the_merged_model(world, base, tuned, tmp_path):
+    """With adapters of its own, in another layout, or as a whole: the same first loss."""
+    first = "training.train_iters=1"
+    run(world, sft(tuned, tmp_path / "adapters", first))
+    run(world, sft(tuned, tmp_path / "tp2", first, *layout(tp=2)), size=2)
+    run(world, sft(tuned, tmp_path / "pp2", first, *layout(pp=2)), size=2)
+    run(world, sft(tuned, tmp_path / "whole", first, "finetune.lora.rank=0"))
+    losses = {name: rows(tmp_path / name)[1]["loss"] for name in ("adapters", "tp2", "pp2")}
+    expected = rows(tmp_path / "whole")[1]["loss"]
+    assert losses["adapters"] == expected
+    assert list(losses.values()) == pytest.approx([expected] * 3, rel=1e-5)
+    assert abs(expected - rows(tuned)[1]["loss"]) > 1e-2  # the base's is another
+
+
+def test_dpo_with_adapters_begins_at_log_2_and_learns(world, tuned, folder, tmp_path):
+    options = [*options_of(tuned, "dpo", tmp_path), *LORA]
+    assert run(world, options) == LAST
+    assert rows(tmp_path)[1]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert rows(tmp_path)[LAST]["loss"] < math.log(2)
+    assert f"took the weights alone from {step(tuned)}" in log_of(tmp_path)
+
+
+def apart(folder, lora, tokens):
+    """Logits of the model as it was trained, base and adapters apart; and all its weights."""
+    from megatron.core import dist_checkpointing
+
+    from megatron_biollm.checkpoint.content import model_content
+    from megatron_biollm.device.runtime import select_device
+    from megatron_biollm.model.lora_config import LoraConfig
+    from megatron_biollm.parallel.layout import ParallelConfig
+    from megatron_biollm.parallel.parallelize import parallelize
+    from megatron_biollm.parallel.process_groups import create_process_groups
+    from megatron_biollm.recipes.run_config import load_model_config
+
+    sizes, layout = load_model_config(folder).model, ParallelConfig()
+    groups, lora = create_process_groups(layout), LoraConfig(**lora)
+    model = parallelize(sizes, layout, select_device("cpu"), groups, False, 0, False, lora=lora)
+    loaded = dist_checkpointing.load(model_content(model), str(folder))
+    model.chunks[0].load_state_dict(loaded["model"])
+    places = torch.arange(tokens.shape[1]).expand_as(tokens)
+    with torch.no_grad():
+        logits = model.chunks[0](tokens, places, None)[..., : sizes.vocab_size]
+    return (
+        logits.clone(),
+        {n: v.clone() for n, v in model.chunks[0].state_dict().items() if v is not None},
+        sizes,
+    )
+
+
+TOKENS = torch.arange(48).view(2, 24) * 7 % 300
+
+
+@pytest.fixture(scope="module")
+def ours(world, tuned):
+    return world.run(1, apart, step(tuned), {"rank": 4, "alpha": 8.0}, TOKENS)[0]
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model.eval()(TOKENS).logits
+
+
+@pytest.fixture(scope="module")
+def exported(world, base, tuned, folder):
+    export_to_hf(ConversionConfig(base, folder / "base_hf"))
+    export_to_hf(ConversionConfig(tuned, folder / "merged_hf"))
+    return folder
+
+
+def load_hf(path):
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
+
+
+def test_the_export_is_merged(ours, exported):
+    merged = logits_of(load_hf(exported / "merged_hf"))
+    assert (merged - ours[0]).abs().max() < 1e-4
+    assert (logits_of(load_hf(exported / "base_hf")) - ours[0]).abs().max() > 1e-2
