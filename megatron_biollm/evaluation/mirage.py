@@ -98,4 +98,5 @@ def _files(path: Path, model: str) -> Iterator[tuple[str, bytes]]:
                 if member.isfile() and inside.suffix == ".json" and inside.parent.name == model:
                     yield f"{path}, {member.name}", archive.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): download it again, whole") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}): download it again, whole") from error
