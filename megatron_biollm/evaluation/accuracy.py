@@ -22,7 +22,7 @@ def score_choices(
     items: Sequence[ChoiceItem],
     predictions: Sequence[Prediction],
     unreadable: str = "wrong",
-    macro_f1: bool = False,
+    classes: Sequence[str] = (),
     over_groups: bool = False,
 ) -> Tally:
     """Counts of right answers; accuracy is the first score.
@@ -30,28 +30,29 @@ def score_choices(
     Args:
         predictions: of each item the index of a choice, or None where no answer could be read.
         unreadable: "wrong", or "first": None counts as choice 0.
-        macro_f1: also score `macro_f1`: F1 of each choice against the others, averaged over the
-            choices, which all items share. A choice never right nor chosen has F1 0.
+        classes: where all items have the same choices, these: also score `macro_f1`, F1 of each
+            choice against the others, averaged. A choice never right nor chosen has F1 0.
         over_groups: also score `group_accuracy`: accuracy of each group, averaged over the groups.
 
     Raises:
-        UserError: a prediction that is no choice of its item, or not one prediction an item.
+        UserError: a prediction that is no choice of its item, not one prediction an item, or an
+            item whose choices are not `classes`.
     """
     chosen_i, answer_i = _chosen(items, predictions), np.array([one.answer for one in items], int)
     missing = int((chosen_i == _NONE).sum())
     if unreadable == "first":
         chosen_i = np.where(chosen_i == _NONE, 0, chosen_i)
     columns, scores = [_right_and_asked(chosen_i, answer_i)], {"accuracy": _accuracy}
-    if macro_f1:
-        classes = _shared_choices(items)
-        columns.append(_by_class(chosen_i, answer_i, classes))
-        scores["macro_f1"] = partial(_macro_f1, first=2, classes=classes)
+    if classes:
+        _check_choices(items, classes)
+        columns.append(_by_class(chosen_i, answer_i, len(classes)))
+        scores["macro_f1"] = partial(_macro_f1, first=2, classes=len(classes))
     groups = tuple(dict.fromkeys(one.group for one in items))
     if over_groups:
         scores["group_accuracy"] = partial(_group_accuracy, first=sum(c.shape[1] for c in columns))
         columns.append(_by_group(columns[0], items, groups))
     documents, counts_dk = by_document([one.document for one in items], np.hstack(columns))
-    parts = _parts(items, predictions, groups, unreadable, macro_f1) if len(groups) > 1 else {}
+    parts = _parts(items, predictions, groups, unreadable, classes) if len(groups) > 1 else {}
     return Tally(documents, counts_dk, scores, len(items), missing, parts)
 
 
@@ -80,12 +81,13 @@ def _chosen(items: Sequence[ChoiceItem], predictions: Sequence[Prediction]) -> n
     return np.array([_NONE if chosen is None else chosen for chosen in predictions], int)
 
 
-def _shared_choices(items: Sequence[ChoiceItem]) -> int:
-    """How many choices there are, of items that all have the same."""
-    kinds = {item.choices for item in items}
-    if len(kinds) > 1:
-        raise UserError(f"macro-F1 needs items with the same choices; these have {len(kinds)} sets")
-    return len(next(iter(kinds), ()))
+def _check_choices(items: Sequence[ChoiceItem], classes: Sequence[str]) -> None:
+    for item in items:
+        if item.choices != tuple(classes):
+            raise UserError(
+                f"the choices of {item.id} are {', '.join(item.choices)}; macro-F1 needs the same "
+                f"ones everywhere: {', '.join(classes)}"
+            )
 
 
 def _right_and_asked(chosen_i: np.ndarray, answer_i: np.ndarray) -> np.ndarray:
@@ -113,13 +115,13 @@ def _parts(
     predictions: Sequence[Prediction],
     groups: Sequence[str],
     unreadable: str,
-    macro_f1: bool,
+    classes: Sequence[str],
 ) -> dict[str, Tally]:
     parts = {}
     for group in sorted(groups):
         own = [place for place, item in enumerate(items) if item.group == group]
         parts[group] = score_choices(
-            [items[i] for i in own], [predictions[i] for i in own], unreadable, macro_f1
+            [items[i] for i in own], [predictions[i] for i in own], unreadable, classes
         )
     return parts
 
@@ -137,7 +139,7 @@ def _macro_f1(counts_k: np.ndarray, first: int, classes: int) -> np.ndarray:
     """Mean over classes of 2 right / (chosen + to be chosen)."""
     own = counts_k[..., first : first + 3 * classes]
     right_c, chosen_c, answer_c = np.split(own, 3, -1)
-    return _share(2 * right_c, chosen_c + answer_c).sum(-1) / max(classes, 1)
+    return _share(2 * right_c, chosen_c + answer_c).mean(-1)
 
 
 def _group_accuracy(counts_k: np.ndarray, first: int) -> np.ndarray:

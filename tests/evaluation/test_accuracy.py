@@ -36,16 +36,15 @@ def test_scores_equal_scikit_learns(seed, unreadable):
     random = np.random.default_rng(seed)
     answers, chosen = random.integers(0, 3, 50), random.integers(0, 3, 50)
     chosen[random.random(50) < unreadable] = -1
-    tally = score_choices(
-        items(answers), [None if c < 0 else int(c) for c in chosen], "wrong", True
-    )
+    predictions = [None if c < 0 else int(c) for c in chosen]
+    tally = score_choices(items(answers), predictions, classes=LABELS)
     macro = f1_score(answers, chosen, labels=[0, 1, 2], average="macro", zero_division=0)
     assert tally.value("accuracy") == pytest.approx(accuracy_score(answers, chosen))
     assert tally.value("macro_f1") == pytest.approx(macro)
 
 
 def test_a_class_that_is_nowhere_has_f1_zero():
-    assert score_choices(items([0, 0]), [0, 0], macro_f1=True).value("macro_f1") == 1 / 3
+    assert score_choices(items([0, 0]), [0, 0], classes=LABELS).value("macro_f1") == 1 / 3
 
 
 def test_groups_are_averaged_and_tabled():
@@ -76,7 +75,7 @@ def test_items_of_a_document_are_counted_together():
 
 
 def test_nothing_asked_scores_nothing():
-    tally = score_choices([], [], macro_f1=True, over_groups=True)
+    tally = score_choices([], [], classes=LABELS, over_groups=True)
     assert [tally.value(name) for name in tally.scores] == [0, 0, 0]
 
 
@@ -91,7 +90,17 @@ def test_a_prediction_too_few_is_refused():
         score_choices(items([0, 1]), [0])
 
 
-def test_macro_f1_of_items_with_different_choices_is_refused():
+def test_macro_f1_of_items_with_other_choices_is_refused():
     other = ChoiceItem("9", "9", "?", ("a", "b"), 0)
-    with pytest.raises(UserError, match="macro-F1 needs items with the same choices"):
-        score_choices([*items([0]), other], [0, 0], macro_f1=True)
+    with pytest.raises(UserError, match="choices of 9 are a, b; .* same ones .*: yes, no, maybe"):
+        score_choices([*items([0]), other], [0, 0], classes=LABELS)
+
+
+def test_what_counts_mean_does_not_depend_on_the_items():
+    asked, chosen = items([0, 1, 2, 1], groups=["a", "b", "a", "b"]), [0, 1, 1, None]
+    tally = score_choices(asked, chosen, classes=LABELS, over_groups=True)
+    of_nothing = score_choices([], [], classes=LABELS, over_groups=True).scores
+    total = tally.counts_dk.sum(0)
+    assert {name: score(total) for name, score in of_nothing.items()} == {
+        name: tally.value(name) for name in tally.scores
+    }

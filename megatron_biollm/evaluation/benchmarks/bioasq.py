@@ -70,7 +70,7 @@ def score(
     items: Sequence[ChoiceItem], predictions: Sequence[Prediction], conventions: Conventions
 ) -> Tally:
     """Accuracy, and the macro-F1 of yes and no."""
-    tally = score_choices(items, predictions, conventions["unreadable"], macro_f1=True)
+    tally = score_choices(items, predictions, conventions["unreadable"], _LABELS)
     return headline(tally, conventions["metric"])
 
 

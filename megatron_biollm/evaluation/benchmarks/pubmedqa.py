@@ -47,7 +47,7 @@ def score(
     items: Sequence[ChoiceItem], predictions: Sequence[Prediction], conventions: Conventions
 ) -> Tally:
     """Accuracy and macro-F1 over yes, no and maybe."""
-    return score_choices(items, predictions, conventions["unreadable"], macro_f1=True)
+    return score_choices(items, predictions, conventions["unreadable"], _LABELS)
 
 
 def _table(path: Path) -> dict[str, Any]:
