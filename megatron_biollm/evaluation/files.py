@@ -10,10 +10,11 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from megatron_biollm.config import UserError
 
+Held = TypeVar("Held")
 _GZIP = b"\x1f\x8b"
 # A field of a table may be a whole conversation.
 _LONGEST_FIELD = 10_000_000
@@ -115,6 +116,17 @@ def read_records(
         raise UserError(f"{where} has the columns {header}; they must be {names}")
     for where, row in rows:
         yield where, dict(zip(header, row, strict=True))
+
+
+def filled(items: list[Held], where: object) -> list[Held]:
+    """The items, of which there must be some.
+
+    Raises:
+        UserError: beginning with `where`: there is none.
+    """
+    if not items:
+        raise UserError(f"{where} holds no item; where the file was cut off, download it again")
+    return items
 
 
 def field(row: Any, name: str, kind: type, where: str) -> Any:

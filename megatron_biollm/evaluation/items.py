@@ -91,12 +91,14 @@ class TextItem(Item):
     Attributes:
         text: the source.
         references: texts that count as right.
-        group: section or division; empty for none.
+        group: section that is asked for, told to the model; empty for none.
+        part: for tables, not told to the model; empty for none.
     """
 
     text: str
     references: tuple[str, ...]
     group: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)

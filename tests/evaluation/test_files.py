@@ -7,6 +7,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.benchmark import Source
 from megatron_biollm.evaluation.files import (
     field,
+    filled,
     read_json,
     read_json_lines,
     read_records,
@@ -97,3 +98,9 @@ def test_a_file_is_found_packed_too_and_else_named_with_its_download(tmp_path):
     assert source.path("questions") == tmp_path / "a/q.json"
     with pytest.raises(UserError, match=r"no usual name for 'labels' of Quiz"):
         source.path("labels")
+
+
+def test_a_file_without_items_is_refused():
+    assert filled([1], "f") == [1]
+    with pytest.raises(UserError, match="f holds no item; .*cut off"):
+        filled([], "f")

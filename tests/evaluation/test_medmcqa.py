@@ -46,6 +46,11 @@ def test_another_format_is_refused_with_its_line(tmp_path, row, message):
         read(tmp_path, ROW, row)
 
 
+def test_an_empty_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="dev.json holds no item"):
+        read(tmp_path)
+
+
 def test_an_absent_file_or_split_is_named(tmp_path):
     with pytest.raises(UserError, match=r"medmcqa/dev.json is missing.*data.zip"):
         MEDMCQA.read(MEDMCQA.source(tmp_path), MEDMCQA.choose({}))

@@ -60,6 +60,11 @@ def test_another_format_is_refused_with_its_line(tmp_path, row, message):
         read(tmp_path, ROW, row)
 
 
+def test_an_empty_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="q.jsonl holds no item"):
+        read(tmp_path)
+
+
 def test_an_absent_file_is_named_with_its_download(tmp_path):
     with pytest.raises(UserError, match=r"medqa/phrases_no_exclude_test.jsonl is missing.*MedQA"):
         MEDQA.read(MEDQA.source(tmp_path), MEDQA.choose({}))

@@ -54,6 +54,7 @@ def test_a_subject_without_its_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "anatomy_test.csv holds no item"),
         (ROW + "Which?,Iron,Zinc,C\n", "anatomy_test.csv:3 has 4 columns; it must have 6"),
         (ROW + "Which?,Iron,Zinc,Gold,Lead,E\n", "csv:3: the answer is 'E'; it must be A, B"),
         (ROW + "Which?,Iron,Zinc,Gold,Lead,\n", "csv:3: the answer is ''"),

@@ -1,12 +1,15 @@
 """Every benchmark, in the order of the tables."""
 
 from megatron_biollm.evaluation.benchmark import Benchmark
+from megatron_biollm.evaluation.benchmarks.aci_bench import ACI_BENCH
 from megatron_biollm.evaluation.benchmarks.bioasq import BIOASQ
 from megatron_biollm.evaluation.benchmarks.extraction import ENTITIES, OTHERS, RELATIONS
 from megatron_biollm.evaluation.benchmarks.medmcqa import MEDMCQA
 from megatron_biollm.evaluation.benchmarks.medqa import MEDQA
 from megatron_biollm.evaluation.benchmarks.mmlu_medical import MMLU_MEDICAL
+from megatron_biollm.evaluation.benchmarks.mts_dialog import MTS_DIALOG, MTS_DIALOG_SECTION
 from megatron_biollm.evaluation.benchmarks.pubmedqa import PUBMEDQA
 
 QUESTIONS = (MEDQA, MEDMCQA, PUBMEDQA, MMLU_MEDICAL, BIOASQ)
-BENCHMARKS: tuple[Benchmark, ...] = (*QUESTIONS, *ENTITIES, *RELATIONS, *OTHERS)
+NOTES = (MTS_DIALOG, MTS_DIALOG_SECTION, ACI_BENCH)
+BENCHMARKS: tuple[Benchmark, ...] = (*QUESTIONS, *ENTITIES, *RELATIONS, *NOTES, *OTHERS)

@@ -10,7 +10,7 @@ from typing import Any
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.accuracy import UNREADABLE, score_choices
 from megatron_biollm.evaluation.benchmark import Benchmark, Convention, Conventions, Prompt, Source
-from megatron_biollm.evaluation.files import field, read_json_lines
+from megatron_biollm.evaluation.files import field, filled, read_json_lines
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.tally import Tally
 
@@ -29,8 +29,8 @@ def read(source: Source, conventions: Conventions) -> list[ChoiceItem]:
     Raises:
         UserError: with file and line: another format, or a correct option that there is not.
     """
-    rows = read_json_lines(source.path("questions"))
-    return [_item(row, int(conventions["cop"][0]), where) for where, row in rows]
+    path, base = source.path("questions"), int(conventions["cop"][0])
+    return filled([_item(row, base, where) for where, row in read_json_lines(path)], path)
 
 
 def score(

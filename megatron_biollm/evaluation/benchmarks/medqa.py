@@ -15,7 +15,7 @@ from typing import Any
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.accuracy import UNREADABLE, score_choices
 from megatron_biollm.evaluation.benchmark import Benchmark, Conventions, Prompt, Source
-from megatron_biollm.evaluation.files import field, read_json_lines, read_records
+from megatron_biollm.evaluation.files import field, filled, read_json_lines, read_records
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.tally import Tally
 
@@ -30,7 +30,8 @@ def read(source: Source, conventions: Conventions) -> list[ChoiceItem]:
     """
     path = source.path("questions")
     rows = _table_rows(path) if ".tsv" in path.suffixes else read_json_lines(path)
-    return [_item(row, f"{number:04d}", where) for number, (where, row) in enumerate(rows)]
+    items = [_item(row, f"{number:04d}", where) for number, (where, row) in enumerate(rows)]
+    return filled(items, path)
 
 
 def score(

@@ -10,7 +10,7 @@ from pathlib import Path
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.accuracy import UNREADABLE, headline, score_choices
 from megatron_biollm.evaluation.benchmark import Benchmark, Convention, Conventions, Prompt, Source
-from megatron_biollm.evaluation.files import read_table
+from megatron_biollm.evaluation.files import filled, read_table
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.tally import Tally
 
@@ -65,10 +65,9 @@ def _file(folder: Path, subject: str, download: str) -> Path:
 
 
 def _items(path: Path, subject: str) -> list[ChoiceItem]:
-    return [
-        _item(row, f"{subject}/{number:04d}", subject, where)
-        for number, (where, row) in enumerate(read_table(path, 6))
-    ]
+    rows = enumerate(read_table(path, 6))
+    items = [_item(row, f"{subject}/{place:04d}", subject, where) for place, (where, row) in rows]
+    return filled(items, path)
 
 
 def _item(row: list[str], name: str, subject: str, where: str) -> ChoiceItem:

@@ -13,7 +13,7 @@ from typing import Any
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.accuracy import UNREADABLE, score_choices
 from megatron_biollm.evaluation.benchmark import Benchmark, Convention, Conventions, Prompt, Source
-from megatron_biollm.evaluation.files import field, read_json
+from megatron_biollm.evaluation.files import field, filled, read_json
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.tally import Tally
 
@@ -40,7 +40,8 @@ def read(source: Source, conventions: Conventions) -> list[ChoiceItem]:
         others = _table(source.path("others"))
         rows = {pmid: row for pmid, row in rows.items() if pmid not in others}
     context = conventions["context"] == "with"
-    return [_item(pmid, row, context, f"{path}, {pmid}") for pmid, row in rows.items()]
+    items = [_item(pmid, row, context, f"{path}, {pmid}") for pmid, row in rows.items()]
+    return filled(items, path)
 
 
 def score(
