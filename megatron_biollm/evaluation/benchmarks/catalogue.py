@@ -2,6 +2,7 @@
 
 from megatron_biollm.evaluation.benchmark import Benchmark
 from megatron_biollm.evaluation.benchmarks.aci_bench import ACI_BENCH
+from megatron_biollm.evaluation.benchmarks.affinity import DAVIS, KIBA
 from megatron_biollm.evaluation.benchmarks.bioasq import BIOASQ
 from megatron_biollm.evaluation.benchmarks.extraction import ENTITIES, OTHERS, RELATIONS
 from megatron_biollm.evaluation.benchmarks.medmcqa import MEDMCQA
@@ -12,4 +13,12 @@ from megatron_biollm.evaluation.benchmarks.pubmedqa import PUBMEDQA
 
 QUESTIONS = (MEDQA, MEDMCQA, PUBMEDQA, MMLU_MEDICAL, BIOASQ)
 NOTES = (MTS_DIALOG, MTS_DIALOG_SECTION, ACI_BENCH)
-BENCHMARKS: tuple[Benchmark, ...] = (*QUESTIONS, *ENTITIES, *RELATIONS, *NOTES, *OTHERS)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    *QUESTIONS,
+    *ENTITIES,
+    *RELATIONS,
+    *NOTES,
+    DAVIS,
+    KIBA,
+    *OTHERS,
+)
