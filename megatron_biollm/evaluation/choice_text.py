@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Optional
 
 from megatron_biollm.evaluation.items import ChoiceItem
@@ -21,7 +22,7 @@ _JSON_ANSWER = re.compile(
     r'"(?:answer_choice|final_answer|answer|choice|prediction)"\s*:\s*"((?:[^"\\]|\\.)*)', re.I
 )
 # What announces an answer; an answer said to be wrong is none.
-_IS = r"(?:is|would be|should be|must be)(?: therefore| thus| likely| clearly)?\b(?! not\b)\s*:?"
+_IS = r"(?:is|would be|should be|must be)(?: therefore| thus| likely| clearly)?\b\s*:?"
 _CUE = re.compile(
     rf"(?<!incorrect )(?<!wrong )\banswer(?: choice| option)?\)?\s*(?:{_IS}|[:=])"
     rf"|\b(?:correct|best|right|final)(?: answer)? (?:option|choice|diagnosis|one) {_IS}"
@@ -32,12 +33,12 @@ _CUE = re.compile(
 _VERDICT = re.compile(
     r"\b(?:option|choice|answer)?\s*\(?\b([A-Z])\b\)?(?:[.:)][^.\n]{0,120})? is "
     r"(?:thus |therefore )?(?:the |a )?(?:most |single |only )?"
-    r"(?:correct|best|right|appropriate|likely)"
+    r"(?:correct|best|right|appropriate|(?<=most )likely)"
 )
 _REFUSAL = re.compile(
     r"\b(?:cannot|can't|can not|could not|unable|insufficient|sorry|not enough|not possible|"
     r"not determinable|none of|neither|no information|not|n't|except|rather than|instead of|"
-    r"either)\b|n't\b",
+    r"either|incorrect|wrong|false)\b|n't\b",
     re.I,
 )
 # A letter, and what may follow it where it stands for a choice.
@@ -47,6 +48,7 @@ _AFTER_LETTER = re.compile(r"(?:$|[.):,;\]}\"'<\n]|[-–—]\s|(?:is|because|sin
 _SECOND_LETTER = re.compile(
     r"^[\s.)\]]*(?:/|,|;|&|\+|>|\bor\b|\band\b)[\s(]*(?:option |choice )?([A-Z])(?![\w'’])"
 )
+_REJECTED = re.compile(r"(?:is|are|was|would be) (?:\w+ly )?(?:not|incorrect|wrong|false)\b", re.I)
 _OR_LETTER = re.compile(r"\b(?:or|and) \(?([A-Z])[.)]")
 _AFTER_WORDS = re.compile(
     r"\s*(?:$|[.,;:!)\]}\"'<\n(]|[-–—]\s)|\s+(?:it|there|this|that|they|the|because|since|as|in)\b",
@@ -62,6 +64,7 @@ def read_choice(text: str, item: ChoiceItem) -> Optional[int]:
     is: C"), a text that begins with an answer, one that ends with it.
     """
     text = _EMPHASIS.sub("", _first_answer(text)).strip()
+    item = replace(item, choices=tuple(_EMPHASIS.sub("", choice) for choice in item.choices))
     fields = _JSON_ANSWER.findall(text)
     if fields:
         return _short(_unescaped(fields[-1]), item)
@@ -127,15 +130,14 @@ def _sentences(text: str) -> list[str]:
 def _short(text: str, item: ChoiceItem) -> Optional[int]:
     """The answer that a text begins with: a choice's own words, or its letter."""
     letter = _LETTER.match(text)
-    bare = letter and not letter[2].strip(" .)") and _index(letter[1].upper(), item) is not None
+    bare = letter and not letter[2].strip(" .)") and _index(letter[1], item) is not None
     whole = [i for i, choice in enumerate(item.choices) if _plain(choice) == _plain(text)]
     if len(whole) == 1 and not bare:
         return whole[0]
     if letter:
         found, rest = _index(letter[1].upper(), item), letter[2]
         if _stands_alone(letter[1], rest, found, item):
-            several = _SECOND_LETTER.match(rest) or _OR_LETTER.search(rest.split("\n")[0])
-            if several and _index(several[1], item) not in (None, found):
+            if _REJECTED.match(rest) or _names_another(rest, found, item):
                 return None
             return _begins(rest.lstrip(".):, "), item) if found is None else found
     return _begins(text, item)
@@ -148,6 +150,14 @@ def _stands_alone(letter: str, rest: str, found: Optional[int], item: ChoiceItem
     if letter.islower():
         return bool(re.match(r"[.):\]\"'}\s]*$", rest))
     return bool(_AFTER_LETTER.match(rest) or _SECOND_LETTER.match(rest))
+
+
+def _names_another(rest: str, found: Optional[int], item: ChoiceItem) -> bool:
+    """Whether another choice's letter follows a letter, other than in the choice's own words."""
+    if found is not None and _plain(rest.lstrip(" .):]")) == _plain(item.choices[found]):
+        return False
+    several = _SECOND_LETTER.match(rest) or _OR_LETTER.search(rest.split("\n")[0])
+    return bool(several) and _index(several[1], item) not in (None, found)
 
 
 def _begins(text: str, item: ChoiceItem) -> Optional[int]:

@@ -1,7 +1,9 @@
 import pytest
 
+from megatron_biollm.evaluation.benchmarks.catalogue import QUESTIONS
 from megatron_biollm.evaluation.choice_text import read_choice, vote
 from megatron_biollm.evaluation.items import ChoiceItem
+from tests.evaluation.shared_benchmarks import needs_data, real_items
 
 HEPATITIS = ("Hepatitis A", "Hepatitis B", "Hepatitis B vaccine", "E. coli")
 
@@ -48,7 +50,8 @@ def test_an_answer_in_any_form_is_read(text):
         "I'm sorry, but hepatitis B cannot be judged without a test.",
         "A. Hepatitis A\nB. Hepatitis B\nC. Hepatitis B vaccine\nD. E. coli",
         "A. Venlafaxine or B. Imipramine", "Error communicating with the server", "'content'",
-        '{"answer_choice": ""}',
+        '{"answer_choice": ""}', "Option A is incorrect.", "B is not right.", "C is wrong.",
+        "The answer is not B.", "The answer is not hepatitis B.", "A is likely wrong.",
     ],
 )  # fmt: skip
 def test_what_names_no_choice_or_several_cannot_be_read(text):
@@ -109,6 +112,67 @@ def test_a_letter_counts_as_such_where_choices_are_letters_too():
     points = item("B", "C", "D", "E")
     assert read_choice("C", points) == 2
     assert read_choice("E", points) == 3
+
+
+def test_small_letters_that_are_choices_count_as_their_words():
+    combined = item("ac", "a", "ad", "ab")
+    assert read_choice("a", combined) == 1
+    assert read_choice("A", combined) == 0
+
+
+def test_letters_and_denials_within_a_choice_are_its_own_words():
+    infections = item(
+        "HIV and N. gonorrhoea", "HIV, N. gonorrhoea, and C. trachomatis", "Not known"
+    )
+    assert read_choice("B. HIV, N. gonorrhoea, and C. trachomatis", infections) == 1
+    assert read_choice("The answer is: Not known.", infections) == 2
+
+
+FORMS = (
+    "{letter}", "({letter})", "{letter}. {words}", "{letter}) {words}", "({letter}) {words}",
+    "The answer is: {letter}", "Therefore, option {letter} is correct.", r"$\boxed{{{letter}}}$",
+    "A is a vitamin; B or C may help.\n\nThe correct answer is {letter}. {words}.",
+    '{{"step_by_step_thinking": "A?", "answer_choice": "{letter}. {words}"}}',
+    "**Answer: {letter}**\n\n**Explanation:** {words} is known. Option {other} is incorrect.",
+    "{listed}\n\nSo the answer is ({letter}).",
+)  # fmt: skip
+WORDS = ("{words}", "{words}.", "The answer is {words}.")
+
+
+def written(form, one, index):
+    return form.format(
+        letter="ABCDE"[index],
+        words=one.choices[index].replace('"', "'"),
+        other="ABCDE"[(index + 1) % len(one.choices)],
+        listed="\n".join(f"{'ABCDE'[i]}. {choice}" for i, choice in enumerate(one.choices)),
+    )
+
+
+@needs_data
+@pytest.mark.parametrize("benchmark", QUESTIONS[:3] + QUESTIONS[4:], ids=lambda one: one.name)
+def test_each_choice_of_real_questions_is_read_in_every_form(benchmark):
+    items = real_items(benchmark)[::5]
+    misread = [
+        (one.id, index, form)
+        for one in items
+        for index in range(len(one.choices))
+        for form in FORMS
+        if read_choice(written(form, one, index), one) != index
+    ]
+    assert misread == []
+
+
+@needs_data
+@pytest.mark.parametrize("benchmark", QUESTIONS[:3] + QUESTIONS[4:], ids=lambda one: one.name)
+def test_hardly_any_choice_of_real_questions_is_misread_by_its_words(benchmark):
+    """Left are choices that are letters themselves, or equal but for spaces."""
+    asked = misread = 0
+    for one in real_items(benchmark)[::5]:
+        for index in range(len(one.choices)):
+            for form in WORDS:
+                asked += 1
+                misread += read_choice(written(form, one, index), one) not in (index, None)
+    assert misread <= 2e-3 * asked
 
 
 def test_most_votes_win_and_the_first_of_equals():
