@@ -8,7 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from megatron_biollm.evaluation.f1 import COUNTS, f1, macro, micro, need_one_each, precision, recall
+from megatron_biollm.evaluation.f1 import (
+    COUNTS,
+    f1,
+    flat,
+    macro,
+    micro,
+    need_one_each,
+    precision,
+    recall,
+)
 from megatron_biollm.evaluation.items import Prediction, Span, SpanItem
 from megatron_biollm.evaluation.tally import Score, Tally, by_document
 
@@ -72,7 +81,7 @@ def span_tally(items: Sequence[SpanItem], predictions: Sequence[Prediction]) -> 
         kind: _tally(items, predictions, counts[:, place], dict(_OVERALL))
         for place, kind in enumerate(types if len(types) > 1 else ())
     }
-    return _tally(items, predictions, counts.reshape(len(items), -1), scores, parts)
+    return _tally(items, predictions, flat(counts), scores, parts)
 
 
 def _types(spans: Sequence[Span]) -> set[str]:
@@ -110,9 +119,7 @@ def altgene_tally(items: Sequence[SpanItem], predictions: Sequence[Prediction]) 
 
 
 def _altgene(item: SpanItem, told: set[Span]) -> tuple[int, int, int]:
-    accepted = {span: {span} for span in item.spans}
-    for span, others in item.alternatives:
-        accepted[span] = accepted[span] | set(others)
-    found = sum(bool(some & told) for some in accepted.values())
-    wrong = len(told - set().union(*accepted.values()))
-    return found, found + wrong, len(accepted)
+    others = {span: set(some) for span, some in item.alternatives}
+    found = sum(not told.isdisjoint(others.get(span, set()) | {span}) for span in item.spans)
+    wrong = len(told.difference(item.spans, *others.values()))
+    return found, found + wrong, len(item.spans)

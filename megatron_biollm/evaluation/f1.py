@@ -42,6 +42,11 @@ def by_label(counts: np.ndarray) -> np.ndarray:
     return counts.reshape(*counts.shape[:-1], -1, COUNTS)
 
 
+def flat(counts: np.ndarray) -> np.ndarray:
+    """Counts of items by label, [items, labels, 3], as [items, 3 * labels]."""
+    return counts.reshape(len(counts), counts.shape[1] * COUNTS)
+
+
 def _pooled(counts: np.ndarray, measure: Measure, labels: tuple[int, ...]) -> np.ndarray:
     return measure(by_label(counts)[..., list(labels), :].sum(-2))
 

@@ -55,7 +55,8 @@ class SpanItem(Item):
     Attributes:
         text: in which offsets count characters.
         spans: the mentions, sorted.
-        alternatives: of a span, other extents that also count as finding it.
+        alternatives: of a span, other extents that also count as finding it; of an extent that is
+            no span, those that are at least not wrong.
         types: all that are sought, whether the text has them or not.
     """
 

@@ -110,6 +110,7 @@ def real_tags(name, split, role, types):
 
 CORPORA = [
     ("bc5cdr_disease", "test", "sentences", ("Disease",)),
+    ("jnlpba", "dev", "sentences", ("protein", "DNA", "RNA", "cell_line", "cell_type")),
 ]
 
 
