@@ -15,6 +15,7 @@ from lxml import etree
 
 from megatron_biollm.config import UserError
 
+_ZIP = b"PK"
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 # No benchmark is nearly as large; an archive that is was made to fill the memory.
 _MOST_BYTES = 2 << 30
@@ -30,14 +31,20 @@ def read_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, b
     try:
         if path.is_dir():
             yield from _folder_members(path, suffixes)
-        elif zipfile.is_zipfile(path):
+        elif _begins_with(path, _ZIP):
             yield from _zip_members(path, suffixes)
         else:
             yield from _tar_members(path, suffixes)
     except _BROKEN as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} is damaged or no archive ({error}): download it again, whole"
+            f"{path} is damaged or no archive ({reason}): download it again, whole"
         ) from error
+
+
+def _begins_with(path: Path, mark: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(mark)) == mark
 
 
 def _folder_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:

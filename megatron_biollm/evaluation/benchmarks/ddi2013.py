@@ -45,7 +45,7 @@ def read(source: Source, conventions: Conventions) -> list[ChoiceItem]:
     items = [
         item
         for name, data in _members(path, _FOLDERS[source.split])
-        for item in _items(parse_xml(data, f"{path}:{name}"), conventions["mentions"], name)
+        for item in _items(data, conventions["mentions"], f"{path}:{name}")
     ]
     if not items:
         raise UserError(
@@ -62,7 +62,8 @@ def _members(path: Path, folder: str) -> Iterator[tuple[str, bytes]]:
     yield from (one for one in members if folder in one[0] or not has_splits)
 
 
-def _items(root: etree._Element, how: str, where: str) -> Iterator[ChoiceItem]:
+def _items(data: bytes, how: str, where: str) -> Iterator[ChoiceItem]:
+    root = parse_xml(data, where)
     document = _attribute(root, "id", where)
     for sentence in root.iterfind("sentence"):
         text = _attribute(sentence, "text", where)
