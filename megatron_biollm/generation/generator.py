@@ -187,6 +187,8 @@ class Generator:
         written = len(row.prompt_tokens) + len(row.tokens)
         if len(row.tokens) == options.max_new_tokens or written == self.max_length:
             row.finish_reason = row.finish_reason or "length"
+        if not row.finish_reason and options.ends is not None and options.ends(row.tokens):
+            row.finish_reason = "stopped"
         piece = "" if row.finish_reason == "eod" else stream.add(token)
         if row.finish_reason:
             piece += stream.finish()

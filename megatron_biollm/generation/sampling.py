@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 
@@ -22,6 +23,7 @@ class SamplingOptions:
         top_p: only the likeliest tokens that together reach this probability; 1 for all.
         seed: the same seed gives the same text, in every layout and batch.
         stop_ids: tokens that end a continuation, beside the end of the document.
+        ends: told all tokens of a continuation after each; True ends it, those told included.
 
     Raises:
         UserError: a number out of its range.
@@ -34,6 +36,7 @@ class SamplingOptions:
     top_p: float = 1.0
     seed: int = 1234
     stop_ids: tuple[int, ...] = ()
+    ends: Optional[Callable[[Sequence[int]], bool]] = None
 
     def __post_init__(self) -> None:
         rules = {
