@@ -11,6 +11,10 @@ from megatron_biollm.evaluation.tally import Tally
 Conventions = Mapping[str, str]
 
 
+class MissingFile(UserError):
+    """A file of a benchmark is not where it is expected."""
+
+
 @dataclass(frozen=True)
 class Convention:
     """A choice that changes the score, printed with it.
@@ -47,17 +51,17 @@ class Source:
         """The file (or folder) of a role; where it is not there, the same gzipped (`.gz`).
 
         Raises:
-            UserError: it is not there, or only the user can say where it is.
+            MissingFile: it is not there, or only the user can say where it is.
         """
         if self.paths[role] == Path():
-            raise UserError(
+            raise MissingFile(
                 f"there is no usual name for {role!r} of {self.download}: say where it is "
                 f"(--file {role}=PATH)"
             )
         path = self.folder / self.paths[role]
         packed = path.with_name(path.name + ".gz")
         if not path.exists() and not packed.exists():
-            raise UserError(
+            raise MissingFile(
                 f"{path} is missing; it is part of {self.download}: download it and put it there, "
                 f"or say where it is (--file {role}=PATH)"
             )
@@ -91,6 +95,7 @@ class Benchmark:
         test_split: what is scored where nothing is said.
         fewshot_split: where examples come from; empty for none.
         conventions: choices that change the score.
+        fewshot_by_group: an item's examples are of its own group.
         prompt: what a model is told.
         read: files and conventions to items, in a fixed order.
         score: items, a prediction for each, and conventions to counts.
@@ -108,6 +113,7 @@ class Benchmark:
     read: Callable[[Source, Conventions], list[AnyItem]]
     score: Callable[[Sequence[AnyItem], Sequence[Prediction], Conventions], Tally]
     conventions: tuple[Convention, ...] = field(default=())
+    fewshot_by_group: bool = False
 
     def choose(self, asked: Conventions) -> dict[str, str]:
         """Every convention with its value: as asked, else the standard one.

@@ -48,7 +48,8 @@ def flat(counts: np.ndarray) -> np.ndarray:
 
 
 def _pooled(counts: np.ndarray, measure: Measure, labels: tuple[int, ...]) -> np.ndarray:
-    return measure(by_label(counts)[..., list(labels), :].sum(-2))
+    every = by_label(counts)
+    return measure((every[..., list(labels), :] if labels else every).sum(-2))
 
 
 def _averaged(counts: np.ndarray, measure: Measure, labels: tuple[int, ...]) -> np.ndarray:
@@ -56,7 +57,7 @@ def _averaged(counts: np.ndarray, measure: Measure, labels: tuple[int, ...]) -> 
 
 
 def micro(labels: Sequence[int], measure: Measure = f1) -> Score:
-    """The measure of the counts of some labels together."""
+    """The measure of the counts of some labels together; of all where none are named."""
     return partial(_pooled, measure=measure, labels=tuple(labels))
 
 

@@ -7,7 +7,7 @@ tokenizer is the export's, and contexts are joined, cut and begun with BOS by th
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -132,14 +132,20 @@ class HarnessModel(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts that continue the contexts, up to the first of their stop strings."""
-        asked = [self._request(*request.args) for request in requests]
+        made: dict[str, SamplingOptions] = {}
+        kwargs = [self._kwargs(request.args[1]) for request in requests]
+        asked = [
+            Request(tuple(self._prompt(request.args[0])), made.setdefault(*self._options(one)))
+            for request, one in zip(requests, kwargs, strict=True)
+        ]
         with self._progress(len(asked), "texts") as progress:
             written = self.live.write(asked, progress.update)
         texts = []
-        for request, one, ids in zip(requests, asked, written, strict=True):
+        for request, one, ids in zip(requests, kwargs, written, strict=True):
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
-            texts.append(postprocess_generated_text(text, list(one.stops), None))
+            texts.append(postprocess_generated_text(text, one["until"], None))
             self.cache_hook.add_partial("generate_until", request.args, texts[-1])
+        self._tell_of_cuts(requests, kwargs)
         return texts
 
     def apply_chat_template(
@@ -162,27 +168,59 @@ class HarnessModel(TemplateLM):
             continue_final_message=not add_generation_prompt,
         )
 
-    def _request(self, context: str, gen_kwargs: dict[str, Any]) -> Request:
+    def _kwargs(self, gen_kwargs: dict[str, Any]) -> dict[str, Any]:
         kwargs = normalize_gen_kwargs(gen_kwargs, self.max_gen_toks)
-        stops = handle_stop_sequences(kwargs["until"], self.tokenizer.decode(self.eot_token_id))
-        count = kwargs["max_gen_toks"]
-        if count >= self.max_length:
-            logger.warning(
-                "max_gen_toks=%d fills the model's context of %d tokens; writing %d at most",
-                count, self.max_length, self.max_gen_toks,
-            )  # fmt: skip
-            count = self.max_gen_toks
+        eos = self.tokenizer.decode(self.eot_token_id)
+        kwargs["until"] = handle_stop_sequences(kwargs["until"], eos)
+        # `hf` refuses it; then a model of a short context could not be asked everything.
+        if kwargs["max_gen_toks"] >= self.max_length:
+            kwargs["max_gen_toks"] = self.max_gen_toks
+        return kwargs
+
+    def _options(self, kwargs: dict[str, Any]) -> tuple[str, SamplingOptions]:
+        """The options, and a key under which they are made once: requests of the same options
+        are written together."""
         greedy = not kwargs["do_sample"] or kwargs.get("temperature", 1.0) == 0
+        chosen = (
+            {}
+            if greedy
+            else {
+                name: kwargs[name] for name in ("temperature", "top_k", "top_p") if name in kwargs
+            }
+        )
         options = SamplingOptions(
-            max_new_tokens=count,
+            max_new_tokens=kwargs["max_gen_toks"],
             greedy=greedy,
-            temperature=1.0 if greedy else kwargs.get("temperature", 1.0),
-            top_k=0 if greedy else kwargs.get("top_k", 0),
-            top_p=1.0 if greedy else kwargs.get("top_p", 1.0),
             seed=self.seed,
             stop_ids=self.stop_ids,
+            ends=self._ends(kwargs["until"]),
+            **chosen,
         )
-        return Request(tuple(self._prompt(context)), options, tuple(stop for stop in stops if stop))
+        return repr(sorted(kwargs.items())), options
+
+    def _ends(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+        """Whether a text ends in one of the stop strings; as `hf`, it looks at the last tokens."""
+        lengths = {
+            stop: len(self.tokenizer.encode(stop, add_special_tokens=False)) + 2
+            for stop in until
+            if stop
+        }
+
+        def ends(ids: Sequence[int]) -> bool:
+            return any(
+                stop in self.tokenizer.decode(ids[-length:]) for stop, length in lengths.items()
+            )
+
+        return ends
+
+    def _tell_of_cuts(self, requests: Sequence[Instance], kwargs: Sequence[dict]) -> None:
+        wanted = max((one.args[1].get("max_gen_toks", 0) for one in requests), default=0)
+        given = max((one["max_gen_toks"] for one in kwargs), default=0)
+        if wanted > given:
+            logger.warning(
+                "answers of %d tokens were asked for, and the model's context is %d: %d at most "
+                "were written", wanted, self.max_length, given,
+            )  # fmt: skip
 
     def _prompt(self, context: str) -> list[int]:
         whole = has_bos_prefix(context, self.tokenizer.bos_token)

@@ -27,13 +27,11 @@ class Request:
 
     Attributes:
         prompt: ids.
-        options: how, and how much.
-        stops: texts at which it ends.
+        options: how, how much, and where it ends.
     """
 
     prompt: tuple[int, ...]
     options: SamplingOptions
-    stops: tuple[str, ...] = ()
 
 
 class LiveModel:
@@ -169,17 +167,10 @@ class LiveModel:
         prompts: Sequence[Ids],
         chance: dict[int, torch.Generator],
     ) -> list[list[int]]:
-        first, texts = requests[batch[0]], [""] * len(batch)
-        reach = max((len(stop) for stop in first.stops), default=0)
-
-        def ends(row: int, piece: str) -> bool:
-            texts[row] += piece
-            # A decoder may drop the space that opens a text, so no stop is looked for there.
-            tail = texts[row][max(1, len(texts[row]) - len(piece) - reach) :]
-            return any(stop in tail for stop in first.stops)
-
         rows = self.generator.generate(
-            [prompts[i] for i in batch], first.options, ends, chance=[chance[i] for i in batch]
+            [prompts[i] for i in batch],
+            requests[batch[0]].options,
+            chance=[chance[i] for i in batch],
         )
         return [row.tokens for row in rows]
 
@@ -212,10 +203,10 @@ def _alike(requests: Sequence[Request], prompts: Sequence[Ids]) -> Iterator[list
     The rows of a batch begin together, and the longer ones read one token at a time from there on:
     where that would take longer than to write, another batch begins.
     """
-    groups: dict[tuple, list[int]] = {}
+    groups: dict[SamplingOptions, list[int]] = {}
     for i, one in enumerate(requests):
-        groups.setdefault((one.options, one.stops), []).append(i)
-    for (options, _), members in groups.items():
+        groups.setdefault(one.options, []).append(i)
+    for options, members in groups.items():
         batch: list[int] = []
         for i in sorted(members, key=lambda i: (-len(prompts[i]), i)):
             apart = batch and len(prompts[batch[0]]) - len(prompts[i]) > options.max_new_tokens

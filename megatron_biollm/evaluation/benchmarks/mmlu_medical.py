@@ -93,6 +93,7 @@ MMLU_MEDICAL = Benchmark(
     splits={"test": {"folder": "test"}, "val": {"folder": "val"}, "dev": {"folder": "dev"}},
     test_split="test",
     fewshot_split="dev",
+    fewshot_by_group=True,
     prompt=Prompt(
         "You know medicine and biology well. Pick the one right option of the following question "
         "and name its letter.",

@@ -1,0 +1,232 @@
+"""Benchmarks as tasks of lm-evaluation-harness, which asks any of its models.
+
+Imports lm-eval, which takes seconds: `offline.prepare_lm_eval` comes before it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+from lm_eval.api.filter import FilterEnsemble
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.task import Task
+from lm_eval.config.task import TaskConfig
+from lm_eval.evaluator import evaluate
+
+from megatron_biollm.evaluation.answers import Answer
+from megatron_biollm.evaluation.asking import Asking
+from megatron_biollm.evaluation.benchmark import Benchmark, Conventions
+from megatron_biollm.evaluation.fewshot import Examples
+from megatron_biollm.evaluation.items import AnyItem
+from megatron_biollm.evaluation.prompts import (
+    max_gen_toks,
+    method_of,
+    read_answers,
+    stops,
+    wording,
+)
+
+Doc = dict[str, Any]
+STORED_PROMPTS = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One benchmark with what is asked of it.
+
+    Attributes:
+        benchmark: what is scored.
+        items: that are asked, in order.
+        conventions: every one with its value.
+        asking: how.
+        examples: for the prompts.
+    """
+
+    benchmark: Benchmark
+    items: Sequence[AnyItem]
+    conventions: Conventions
+    asking: Asking
+    examples: Examples
+
+
+class BenchmarkTask(Task):
+    """A benchmark as lm-eval runs it: documents are its items, by number.
+
+    Args:
+        asked: the benchmark.
+        fits: whether a prompt leaves room for an answer of so many tokens; examples that do not
+            fit are left out, those first that stand farthest from the question.
+
+    Attributes:
+        shortened: prompts that lost examples. too_long: prompts that do not fit without any, of
+            which the model will not see the beginning.
+    """
+
+    VERSION = 1
+
+    def __init__(self, asked: Asked, fits: Callable[[str, int], bool]) -> None:
+        self.asked, self.fits = asked, fits
+        self.words = wording(asked.benchmark, asked.items, asked.asking)
+        self.method = method_of(asked.asking, asked.items[0])
+        self.OUTPUT_TYPE = "multiple_choice" if self.method == "likelihood" else "generate_until"
+        self.shortened, self.too_long = 0, 0
+        self._instances: list[Instance] = []
+        # Every answer of a question comes back, not the first alone.
+        self._filters = [FilterEnsemble("all", [])]
+        self._config = TaskConfig(
+            task=asked.benchmark.name,
+            num_fewshot=asked.asking.num_fewshot,
+            repeats=asked.asking.samples if self.method == "cot" else 1,
+            output_type=self.OUTPUT_TYPE,
+            generation_kwargs=None if self.method == "likelihood" else self._gen_kwargs(),
+        )
+
+    def build_all_requests(
+        self,
+        *,
+        limit: Optional[int] = None,
+        apply_chat_template: bool = False,
+        chat_template: Optional[Callable] = None,
+        **_: Any,
+    ) -> None:
+        """Makes the requests of every item."""
+        template = chat_template if apply_chat_template else None
+        self._instances = [
+            instance
+            for number, doc in self.doc_iterator(limit=limit)
+            for instance in self.construct_requests(
+                doc,
+                self.prompt(self.asked.items[doc["number"]], template),
+                metadata=(self.task_name, number, self.config.repeats),
+            )
+        ]
+
+    def prompt(self, item: AnyItem, template: Optional[Callable] = None) -> str:
+        """What the model reads of an item, with as many examples as fit."""
+        examples = self.asked.examples.of(item)
+        room = self._room(item)
+        for left_out in range(len(examples) + 1):
+            text = self._written(item, examples[left_out:], template)
+            if self.fits(text, room):
+                self.shortened += left_out > 0
+                return text
+        self.too_long += 1
+        return text
+
+    def construct_requests(self, doc: Doc, ctx: str, **kwargs: Any) -> list[Instance]:
+        """One request for each choice, or one for a text to write."""
+        metadata, item = kwargs["metadata"], self.asked.items[doc["number"]]
+        if self.method != "likelihood":
+            arguments = (ctx, self._gen_kwargs())
+            return [Instance("generate_until", doc, arguments, 0, metadata)]
+        gap = "" if self.asked.asking.chat else " "
+        return [
+            Instance("loglikelihood", doc, (ctx, gap + choice), number, metadata)
+            for number, choice in enumerate(self.words.choices(item))
+        ]
+
+    def process_results(self, doc: Doc, results: list) -> dict[str, Answer]:
+        """The answer to an item."""
+        item = self.asked.items[doc["number"]]
+        if self.method != "likelihood":
+            (texts,) = results
+            return {"answer": Answer(item.id, read_answers(texts, item), tuple(texts))}
+        values = [value for ((value, _),) in results]
+        if self.asked.asking.normalise == "characters":
+            lengths = [len(choice) for choice in self.words.choices(item)]
+            values = [value / length for value, length in zip(values, lengths, strict=True)]
+        best = max(range(len(values)), key=values.__getitem__)
+        return {"answer": Answer(item.id, best, (), tuple(values))}
+
+    def aggregation(self) -> dict[str, Callable[[list[Answer]], float]]:
+        """The benchmark's own score."""
+        return {"answer": self._score}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Scores are."""
+        return {"answer": True}
+
+    def test_docs(self) -> list[Doc]:
+        """Numbers and names of the items."""
+        return [{"number": i, "id": one.id} for i, one in enumerate(self.asked.items)]
+
+    def has_training_docs(self) -> bool:
+        """Examples are chosen elsewhere."""
+        return False
+
+    def has_validation_docs(self) -> bool:
+        """What is scored is the test split, whatever its name."""
+        return False
+
+    def has_test_docs(self) -> bool:
+        """The items."""
+        return True
+
+    def doc_to_text(self, doc: Doc) -> str:
+        """The question without instruction and examples."""
+        return self.words.question(self.asked.items[doc["number"]])
+
+    def doc_to_target(self, doc: Doc) -> str:
+        """The right answer as a model should write it."""
+        return self.words.answer(self.asked.items[doc["number"]])
+
+    def _written(
+        self, item: AnyItem, examples: Sequence[AnyItem], template: Optional[Callable]
+    ) -> str:
+        if template is None:
+            return self.words.plain(item, examples)
+        return template(self.words.messages(item, examples))
+
+    def _room(self, item: AnyItem) -> int:
+        if self.method == "likelihood":
+            return max(len(choice) for choice in self.words.choices(item))
+        return max_gen_toks(item, self.asked.asking, self.words)
+
+    def _gen_kwargs(self) -> dict[str, Any]:
+        asking, first = self.asked.asking, self.asked.items[0]
+        sampled = asking.samples > 1
+        return {
+            "until": stops(first, asking, self.words),
+            "max_gen_toks": max_gen_toks(first, asking, self.words),
+            "do_sample": sampled,
+            "temperature": asking.temperature if sampled else 0.0,
+        }
+
+    def _score(self, answers: list[Answer]) -> float:
+        predictions = [one.prediction for one in answers]
+        asked = self.asked
+        return asked.benchmark.score(asked.items, predictions, asked.conventions).value()
+
+
+def ask(model: TemplateLM, asked: Asked) -> tuple[list[Answer], BenchmarkTask]:
+    """The answers of a model to a benchmark, in the order of its items, and the task that asked.
+
+    Args:
+        model: of lm-eval, such as `HarnessModel`; ranks that share one call this alike.
+    """
+    task = BenchmarkTask(asked, fitting(model))
+    found = evaluate(
+        model,
+        {task.task_name: task},
+        bootstrap_iters=0,
+        apply_chat_template=asked.asking.chat,
+    )
+    answers = []
+    for number, row in enumerate(found["samples"][task.task_name]):
+        prompt = row["arguments"][0][0] if number < STORED_PROMPTS else ""
+        answers.append(replace(row["answer"], prompt=prompt))
+    return answers, task
+
+
+def fitting(model: TemplateLM) -> Callable[[str, int], bool]:
+    """Whether a prompt leaves room for so many tokens in the context of a model."""
+
+    def fits(text: str, room: int) -> bool:
+        # A token has at least one byte, so most texts need not be encoded; two more may be added.
+        most = len(text.encode(errors="surrogatepass")) + 2
+        if most + room > model.max_length:
+            most = len(model.tok_encode(text))
+        return most + room <= model.max_length
+
+    return fits

@@ -1,0 +1,115 @@
+"""From answers to results: what every tool and hook does after a model has answered."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from megatron_biollm.evaluation.answers import Answers, Run
+from megatron_biollm.evaluation.benchmark import Benchmark
+from megatron_biollm.evaluation.items import AnyItem, ChoiceItem
+from megatron_biollm.evaluation.plan import Prepared
+from megatron_biollm.evaluation.results import ModelResults, Result, make_result
+from megatron_biollm.evaluation.tally import Tally
+
+
+def judge(
+    answers: Answers, prepared: Sequence[Prepared], details: Mapping[str, Any] | None = None
+) -> ModelResults:
+    """The results of a model on benchmarks from its stored answers.
+
+    Raises:
+        UserError: answers that are missing, or belong to other items.
+    """
+    results, tallies = [], {}
+    for one in prepared:
+        by_run = {run.file: tally_of(answers, run, one) for run in one.runs}
+        results.append(_result(one, by_run))
+        tallies[one.benchmark.name] = by_run[one.runs[0].file]
+    return ModelResults(answers.model["name"], tuple(results), dict(details or {}), tallies)
+
+
+def tally_of(answers: Answers, run: Run, prepared: Prepared) -> Tally:
+    """The counts of one run."""
+    predictions = answers.predictions(run, prepared.items)
+    return prepared.benchmark.score(prepared.items, predictions, prepared.conventions)
+
+
+def _result(one: Prepared, by_run: Mapping[str, Tally]) -> Result:
+    first = one.runs[0].asking
+    seeds = [run for run in one.runs if run.asking.paraphrase == first.paraphrase]
+    tallies = [by_run[run.file] for run in seeds]
+    prompts = {
+        str(run.asking.paraphrase): by_run[run.file].value()
+        for run in one.runs
+        if run.asking.seed == first.seed
+    }
+    chance, baseline = guesses(one.benchmark, one.items, one.conventions)
+    return make_result(
+        one.benchmark,
+        tallies,
+        conventions=one.conventions,
+        method=_method(one.runs[0]),
+        split=one.split,
+        num_fewshot=first.num_fewshot,
+        seeds=[run.asking.seed for run in seeds] if first.num_fewshot else (),
+        limit=one.runs[0].limit,
+        chance=chance,
+        baseline=baseline,
+        prompts=prompts if len(prompts) > 1 else None,
+    )
+
+
+def _method(run: Run) -> str:
+    """The method with what else of the asking is not as usual."""
+    asking = run.asking
+    parts = [asking.method]
+    if asking.method == "likelihood":
+        parts += [asking.continuation] if asking.continuation != "auto" else []
+        parts += ["by length"] if asking.normalise != "none" else []
+    parts += [f"{asking.samples} samples"] if asking.samples > 1 else []
+    parts += ["chat"] if asking.chat else []
+    return ", ".join(parts)
+
+
+def guesses(
+    benchmark: Benchmark, items: Sequence[AnyItem], conventions: Mapping[str, str]
+) -> tuple[float | None, float | None]:
+    """The headline score of guessing at random, as far as it is known, and of always giving the
+    answer that is most often right; None for what has no choices."""
+    if not isinstance(items[0], ChoiceItem):
+        return None, None
+    counts = np.bincount([one.answer for one in items])
+    usual = int(counts.argmax())
+    constant = [min(usual, len(one.choices) - 1) for one in items]
+    tally = benchmark.score(items, constant, conventions)
+    chance = float(np.mean([1 / len(one.choices) for one in items]))
+    return chance if tally.headline == "accuracy" else None, tally.value()
+
+
+def table(results: ModelResults) -> str:
+    """Headline scores as text, with their intervals, conventions, and what a guesser gets."""
+    rows = [("benchmark", "score", "", "95 %", "chance", "items", "unreadable", "asked")]
+    for one in results.results:
+        guess = one.chance if one.chance is not None else one.baseline
+        rows.append(
+            (
+                one.benchmark,
+                one.headline,
+                f"{one.main.value:.4f}",
+                f"{one.main.low:.4f} - {one.main.high:.4f}",
+                "" if guess is None else f"{guess:.4f}",
+                f"{one.items}" + ("" if one.limit is None else " (limited)"),
+                f"{one.unreadable}",
+                _asked(one),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([results.model, *lines])
+
+
+def _asked(one: Result) -> str:
+    shots = f"{one.num_fewshot}-shot"
+    parts = [one.split, one.method, shots + (f" x {len(one.seeds)}" if len(one.seeds) > 1 else "")]
+    return ", ".join([*parts, *(f"{name}={value}" for name, value in one.conventions.items())])
