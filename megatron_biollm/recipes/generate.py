@@ -76,7 +76,7 @@ def generate(
     with device.core_context(), joined_world(device) as control:
         folder = newest_good(folders, control)
         config = load_model_config(folder)
-        _refuse_reward_model(folder)
+        refuse_reward_model(folder)
         layout = choose_layout(asked, config.parallel, control.size())
         generator = build_generator(folder, config, layout, device)
         ids, options = encode_prompts(generator, of_rank_0(list(prompts), control), options)
@@ -148,7 +148,10 @@ def newest_good(folders: Sequence[Path], control: Group) -> Path:
 
 
 def choose_layout(
-    asked: Optional[ParallelConfig], trained: ParallelConfig, world_size: int
+    asked: Optional[ParallelConfig],
+    trained: ParallelConfig,
+    world_size: int,
+    replicas: bool = False,
 ) -> ParallelConfig:
     """The layout to generate in: the degrees asked for, else those of training, else one process.
 
@@ -166,6 +169,12 @@ def choose_layout(
         )
     degrees = asked or trained
     tp, pp = degrees.tensor_model_parallel_size, degrees.pipeline_model_parallel_size
+    if replicas:
+        if asked is None and world_size % (tp * pp):
+            tp = pp = 1
+        layout = ParallelConfig(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
+        layout.data_parallel_size(world_size)
+        return layout
     if asked is None and tp * pp != world_size:
         tp = pp = 1
     if tp * pp != world_size:
@@ -233,7 +242,12 @@ def load_frozen(
     return model, tokenizer
 
 
-def _refuse_reward_model(folder: Path) -> None:
+def refuse_reward_model(folder: Path) -> None:
+    """Checks that a checkpoint is of a language model.
+
+    Raises:
+        UserError: it is not.
+    """
     if recipe_of(folder) == "reward":
         raise UserError(
             f"{folder} is a reward model, which scores answers and writes none (tools/score.py); "
