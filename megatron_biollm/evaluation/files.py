@@ -8,11 +8,13 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from megatron_biollm.config import UserError
+from megatron_biollm.log import get_logger
 
 Held = TypeVar("Held")
 _GZIP = b"\x1f\x8b"
@@ -118,14 +120,27 @@ def read_records(
         yield where, dict(zip(header, row, strict=True))
 
 
-def filled(items: list[Held], where: object) -> list[Held]:
-    """The items, of which there must be some.
+def filled(
+    items: list[Held], path: Path, published: Mapping[str, int] = MappingProxyType({})
+) -> list[Held]:
+    """The items of a file, of which there must be some.
+
+    published: how many files of known names hold; of another number the user is warned.
 
     Raises:
-        UserError: beginning with `where`: there is none.
+        UserError: there is none.
     """
     if not items:
-        raise UserError(f"{where} holds no item; where the file was cut off, download it again")
+        raise UserError(f"{path} holds no item; where the file was cut off, download it again")
+    expected = published.get(path.name.removesuffix(".gz"), len(items))
+    if len(items) != expected:
+        get_logger(__name__).warning(
+            "%s holds %d items, and the published file of that name %d: download it again, or say "
+            "with the score that it is another",
+            path,
+            len(items),
+            expected,
+        )
     return items
 
 

@@ -11,11 +11,15 @@ import json
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
+from megatron_biollm.atomic import disk_errors, whole_file
 from megatron_biollm.config import UserError
+from megatron_biollm.evaluation.accuracy import score_choices
+from megatron_biollm.evaluation.benchmark import Benchmark
+from megatron_biollm.evaluation.choice_text import read_choice
 from megatron_biollm.evaluation.items import ChoiceItem
 
 _FIELD = re.compile(r'^.*"answer_choice": "', re.S)
@@ -38,6 +42,12 @@ def mirage_choice(text: str, item: ChoiceItem) -> Optional[int]:
             index = "ABCD".index(found[1])
             return index if index < len(item.choices) else None
     return None
+
+
+READERS: Mapping[str, Callable[[str, ChoiceItem], Optional[int]]] = {
+    "mirage": mirage_choice,
+    "own": read_choice,
+}
 
 
 def stored_texts(path: Path, model: str, items: Sequence[ChoiceItem]) -> list[str]:
@@ -63,6 +73,37 @@ def stored_texts(path: Path, model: str, items: Sequence[ChoiceItem]) -> list[st
             f"this benchmark and split, whole"
         )
     return [texts[item.id] for item in items]
+
+
+def import_answers(
+    benchmark: Benchmark, items: Sequence[ChoiceItem], texts: Sequence[str], rule: str, out: Path
+) -> dict[str, str | int | float]:
+    """Writes texts as stored answers, OUT/<benchmark>.jsonl, which tools/evaluate.py scores.
+
+    Args:
+        rule: one of `READERS`, by which texts are read.
+
+    Returns:
+        Number of answers, of unreadable ones, and accuracy where these count as wrong or as the
+        first choice.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    predictions = [READERS[rule](text, item) for text, item in zip(texts, items, strict=True)]
+    path = out / f"{benchmark.name}.jsonl"
+    with disk_errors(path, "free some disk space and import again"), whole_file(path) as file:
+        for item, text, prediction in zip(items, texts, predictions, strict=True):
+            row = {"id": item.id, "prediction": prediction, "text": text}
+            file.write(json.dumps(row).encode() + b"\n")
+    tally = score_choices(items, predictions)
+    return {
+        "benchmark": benchmark.name,
+        "answers": tally.items,
+        "unreadable": tally.unreadable,
+        "accuracy_wrong": tally.value(),
+        "accuracy_first": score_choices(items, predictions, "first").value(),
+    }
 
 
 def _question(name: str) -> str:

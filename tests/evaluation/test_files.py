@@ -100,7 +100,15 @@ def test_a_file_is_found_packed_too_and_else_named_with_its_download(tmp_path):
         source.path("labels")
 
 
-def test_a_file_without_items_is_refused():
-    assert filled([1], "f") == [1]
-    with pytest.raises(UserError, match="f holds no item; .*cut off"):
-        filled([], "f")
+def test_a_file_without_items_is_refused(tmp_path):
+    with pytest.raises(UserError, match="a.csv holds no item; .*cut off"):
+        filled([], tmp_path / "a.csv")
+
+
+def test_another_number_than_published_is_warned_of(tmp_path, caplog):
+    published = {"a.csv": 3}
+    assert filled([1, 2, 3], tmp_path / "a.csv.gz", published) == [1, 2, 3]
+    assert filled([1], tmp_path / "other.csv", published) == [1]
+    assert caplog.text == ""
+    assert filled([1], tmp_path / "a.csv.gz", published) == [1]
+    assert "a.csv.gz holds 1 items, and the published file of that name 3" in caplog.text

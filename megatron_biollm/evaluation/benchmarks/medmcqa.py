@@ -15,6 +15,7 @@ from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.tally import Tally
 
 _OPTIONS = ("opa", "opb", "opc", "opd")
+_PUBLISHED = {"dev.json": 4183, "train.json": 182822}
 _COP = Convention(
     "cop",
     ("1-based", "0-based"),
@@ -30,7 +31,9 @@ def read(source: Source, conventions: Conventions) -> list[ChoiceItem]:
         UserError: with file and line: another format, or a correct option that there is not.
     """
     path, base = source.path("questions"), int(conventions["cop"][0])
-    return filled([_item(row, base, where) for where, row in read_json_lines(path)], path)
+    return filled(
+        [_item(row, base, where) for where, row in read_json_lines(path)], path, _PUBLISHED
+    )
 
 
 def score(

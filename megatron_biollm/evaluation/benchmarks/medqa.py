@@ -20,6 +20,11 @@ from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.tally import Tally
 
 _COLUMNS = ("", "meta_info", "question", "answer_idx", "answer", "options")
+_PUBLISHED = {
+    "phrases_no_exclude_test.jsonl": 1273,
+    "phrases_no_exclude_dev.jsonl": 1272,
+    "phrases_no_exclude_train.jsonl": 10178,
+}
 
 
 def read(source: Source, conventions: Conventions) -> list[ChoiceItem]:
@@ -31,7 +36,7 @@ def read(source: Source, conventions: Conventions) -> list[ChoiceItem]:
     path = source.path("questions")
     rows = _table_rows(path) if ".tsv" in path.suffixes else read_json_lines(path)
     items = [_item(row, f"{number:04d}", where) for number, (where, row) in enumerate(rows)]
-    return filled(items, path)
+    return filled(items, path, _PUBLISHED)
 
 
 def score(

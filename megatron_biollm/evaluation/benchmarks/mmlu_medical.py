@@ -14,11 +14,14 @@ from megatron_biollm.evaluation.files import filled, read_table
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.tally import Tally
 
-SIX_SUBJECTS = (
-    "anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics",
-    "professional_medicine",
-)  # fmt: skip
-NINE_SUBJECTS = (*SIX_SUBJECTS, "high_school_biology", "nutrition", "virology")
+# Test questions of each subject: of the first six 1089, of all 1871.
+_PUBLISHED = {
+    "anatomy": 135, "clinical_knowledge": 265, "college_biology": 144, "college_medicine": 173,
+    "medical_genetics": 100, "professional_medicine": 272,
+    "high_school_biology": 310, "nutrition": 306, "virology": 166,
+}  # fmt: skip
+NINE_SUBJECTS = tuple(_PUBLISHED)
+SIX_SUBJECTS = NINE_SUBJECTS[:6]
 _SUBJECTS = Convention(
     "subjects",
     ("6", "9"),
@@ -67,7 +70,7 @@ def _file(folder: Path, subject: str, download: str) -> Path:
 def _items(path: Path, subject: str) -> list[ChoiceItem]:
     rows = enumerate(read_table(path, 6))
     items = [_item(row, f"{subject}/{place:04d}", subject, where) for place, (where, row) in rows]
-    return filled(items, path)
+    return filled(items, path, {f"{name}_test.csv": count for name, count in _PUBLISHED.items()})
 
 
 def _item(row: list[str], name: str, subject: str, where: str) -> ChoiceItem:

@@ -40,6 +40,12 @@ SECTIONS = {
     "LABS": "laboratory results",
 }
 _COLUMNS = ("ID", "section_header", "section_text", "dialogue")
+_PUBLISHED = {
+    "MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv": 200,
+    "MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv": 200,
+    "MTS-Dialog-ValidationSet.csv": 100,
+    "MTS-Dialog-TrainingSet.csv": 1201,
+}
 _TOLD = Convention(
     "section",
     ("untold", "told"),
@@ -67,6 +73,7 @@ def read(source: Source, conventions: Conventions) -> list[TextItem]:
             for row in _rows(source)
         ],
         source.path("table"),
+        _PUBLISHED,
     )
 
 
@@ -87,7 +94,7 @@ def read_sections(source: Source, conventions: Conventions) -> list[ChoiceItem]:
         )
         for row in _rows(source)
     ]
-    return filled(items, source.path("table"))
+    return filled(items, source.path("table"), _PUBLISHED)
 
 
 def score(
