@@ -11,7 +11,10 @@ BIOLLM15 = (
     "ncbi_disease", "bc5cdr_chemical", "bc5cdr_disease", "bc2gm", "jnlpba",
     "chemprot", "ddi2013", "gad", "biored", "kd_dti",
 )  # fmt: skip
-EXTRAS = ("mts_dialog", "mts_dialog_section", "aci_bench", "davis", "kiba", "hoc", "euadr")
+EXTRAS = (
+    "mts_dialog", "mts_dialog_section", "aci_bench", "davis", "kiba",
+    "hoc", "euadr", "bc5cdr_cid",
+)  # fmt: skip
 SUITES = {"biollm15": BIOLLM15, "extras": EXTRAS}
 
 

@@ -22,6 +22,8 @@ DDI = (
 BIORED = (
     "1|t|A and B.\n1|a|C.\n1\t0\t1\tA\tGene\tG1\n1\t6\t7\tB\tGene\tG2\n1\tBind\tG1\tG2\tNovel\n"
 )
+HOC = "pmid\ttext\tlabels\n1\tText.\tresisting cell death;inducing angiogenesis\n"
+CID = PUBTATOR + "1\t20\t23\tbad\tChemical\tC1\n1\tCID\tC1\tD1\n"
 KD = {"1": {"title": "T", "abstract": "A", "triples": []}}
 GOOD = {
     "ncbi_disease": {"abstracts": PUBTATOR.replace("Disease\tD", "Modifier\tD"), "sentences": BIO},
@@ -39,6 +41,8 @@ GOOD = {
     "gad": {"fold1": "index\tsentence\tlabel\n0\t@GENE$ and @DISEASE$\t1\n"},
     "biored": {"documents": BIORED},
     "kd_dti": {"documents": json.dumps(KD)},
+    "hoc": {"abstracts": HOC},
+    "bc5cdr_cid": {"abstracts": CID},
 }  # fmt: skip
 
 
@@ -122,6 +126,11 @@ BAD = [
     ("biored", {"documents": '{"documents": []}'}, "has no article"),
     ("biored", {"documents": '{"documents": ['}, "is not JSON"),
     ("biored", {"documents": "<collection><document>"}, "is no whole XML"),
+    ("hoc", {"abstracts": HOC.replace("resisting cell", "resisting")}, "label 'resisting death'"),
+    ("hoc", {"abstracts": HOC.replace("pmid", "id")}, "it must be pmid<tab>text<tab>labels"),
+    ("hoc", {"abstracts": HOC.replace("1\tText", "Text")}, "has 2 columns"),
+    ("bc5cdr_cid", {"abstracts": CID.replace("C1\tD1", "C1\tD2")}, "disease that it mentions"),
+    ("bc5cdr_cid", {"abstracts": CID.replace("CID", "NONE")}, "must be CID"),
     ("kd_dti", {"documents": "[]"}, "must be an object"),
     ("kd_dti", {"documents": '{"1": {"title": "T"}}'}, "1 has no 'abstract'"),
     ("kd_dti", {"documents": json.dumps(KD)[:-5]}, "is not JSON"),

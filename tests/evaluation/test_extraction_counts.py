@@ -123,6 +123,9 @@ def test_two_mentions_are_masked_or_marked():
 TRIPLES = [
     ("biored", "train", 400, 4178),
     ("biored", "dev", 100, 1162),
+    ("bc5cdr_cid", "train", 500, 1038),
+    ("bc5cdr_cid", "dev", 500, 1012),
+    ("bc5cdr_cid", "test", 500, 1066),
     ("kd_dti", "dev", 1000, 2269),
     ("kd_dti", "test", 1159, 1567),
 ]
@@ -133,6 +136,19 @@ def test_documents_and_triples_are_as_many_as_published(name, split, documents, 
     found = items(name, split)
     assert len(found) == documents
     assert sum(len(one.triples) for one in found) == triples
+
+
+@pytest.mark.parametrize(("split", "abstracts"), [("train", 1108), ("dev", 157), ("test", 315)])
+def test_abstracts_of_hoc_are_as_many_as_lines_below_the_header(split, abstracts):
+    assert len(items("hoc", split)) == abstracts
+
+
+def test_entities_that_share_all_names_are_told_apart_where_they_are_given():
+    given, found = (items("biored", "dev", entities=how) for how in ("given", "found"))
+    marked = [name for one in given for _, names in one.names for name in names if "[" in name]
+    assert marked
+    assert all("Entities:" in one.text for one in given)
+    assert not any("Entities:" in one.text for one in found)
 
 
 @pytest.mark.parametrize(

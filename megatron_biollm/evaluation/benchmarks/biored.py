@@ -5,7 +5,6 @@ between normalised entities; a model calls each by any of its names in the text.
 direction: the order of the two does not count. As in the paper, the entities are given.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from megatron_biollm.evaluation.benchmark import (
     Prompt,
     Source,
 )
+from megatron_biollm.evaluation.benchmarks.articles import ENTITIES, document, entity_names
 from megatron_biollm.evaluation.benchmarks.bioc import read_bioc_json, read_bioc_xml
-from megatron_biollm.evaluation.benchmarks.pubtator import Article, read_pubtator
+from megatron_biollm.evaluation.benchmarks.pubtator import Article, Mention, read_pubtator
 from megatron_biollm.evaluation.files import read_text
 from megatron_biollm.evaluation.items import Prediction, Triple, TripleItem
 from megatron_biollm.evaluation.relations import triple_tally
@@ -34,11 +34,6 @@ MATCH = Convention(
     ("pair_and_type", "pair", "pair_type_and_novelty"),
     "what of a relation must be right: both entities and its type; the entities; or whether it is "
     "news too",
-)
-ENTITIES = Convention(
-    "entities",
-    ("given", "found"),
-    "given: the document's entities follow it, as in the paper; found: the text alone is shown",
 )
 
 
@@ -71,54 +66,19 @@ def read_articles(path: Path) -> list[Article]:
 
 
 def _item(article: Article, conventions: Conventions, where: str) -> TripleItem:
-    names = _names(article)
-    text = article.text
-    if conventions["entities"] == "given":
-        _tell_apart(names)
-        text = "\n".join([text, "", "Entities:", *_listed(article, names)])
     with_novelty = conventions["match"] == "pair_type_and_novelty"
-    triples = tuple(
-        triple if with_novelty else triple[:3] for triple in _triples(article, names, where)
-    )
-    return TripleItem(
-        article.pmid,
-        article.pmid,
-        text,
-        tuple(dict.fromkeys(triples)),
-        tuple((key, tuple(some)) for key, some in names.items()),
-        RELATIONS,
-    )
+    triples = [
+        triple if with_novelty else triple[:3]
+        for triple in _triples(article, set(entity_names(article, _identifiers)), where)
+    ]
+    return document(article, triples, RELATIONS, _identifiers, conventions["entities"])
 
 
-def _names(article: Article) -> dict[str, list[str]]:
-    """Of each entity, what the text calls it; a mention may be of several entities."""
-    names: dict[str, list[str]] = {}
-    for mention in article.mentions:
-        for key in mention.identifier.split(","):
-            known = names.setdefault(key, [])
-            if mention.text not in known:
-                known.append(mention.text)
-    return names
+def _identifiers(mention: Mention) -> list[str]:
+    return mention.identifier.split(",")
 
 
-def _tell_apart(names: dict[str, list[str]]) -> None:
-    """Gives entities that share all their names one more, with their identifier."""
-    entities = Counter(name.casefold() for some in names.values() for name in set(some))
-    for key, some in names.items():
-        if all(entities[name.casefold()] > 1 for name in some):
-            some.append(f"{some[0]} [{key}]")
-
-
-def _listed(article: Article, names: dict[str, list[str]]) -> Iterator[str]:
-    """A line for each entity: its type, a tab, and its names."""
-    kinds = {
-        key: mention.type for mention in article.mentions for key in mention.identifier.split(",")
-    }
-    for key, some in names.items():
-        yield f"{kinds[key]}\t{'; '.join(some)}"
-
-
-def _triples(article: Article, names: dict[str, list[str]], where: str) -> Iterator[Triple]:
+def _triples(article: Article, known: set[str], where: str) -> Iterator[Triple]:
     for relation in article.relations:
         kind, *pair, novel = relation if len(relation) == 4 else (*relation, "", "", "")[:4]
         if kind not in RELATIONS or novel not in NOVELTY:
@@ -127,7 +87,7 @@ def _triples(article: Article, names: dict[str, list[str]], where: str) -> Itera
                 f"{', '.join(RELATIONS)}, two entities, and one of {', '.join(NOVELTY)}"
             )
         for key in pair:
-            if key not in names:
+            if key not in known:
                 raise UserError(
                     f"{where}: {article.pmid} relates {key!r}, which it does not mention"
                 )
