@@ -64,12 +64,12 @@ class LiveModel:
         beginning.
 
         Args:
-            pairs: ids; neither is empty.
+            pairs: ids.
             tell: called with how many pairs are done.
 
         Raises:
-            UserError: a continuation that is longer than the context of the model, or a model
-                whose output is not a number.
+            UserError: a context or continuation without tokens, a continuation that is longer than
+                the context of the model, or a model whose output is not a number.
         """
         texts = [self._fit(*pair) for pair in pairs]
         rows = shared_rows([text[:-1] for text in texts])
@@ -107,6 +107,11 @@ class LiveModel:
         return [[i - 1 for i in row if i] for row in self._of_all(found).tolist()]
 
     def _fit(self, context: Ids, continuation: Ids) -> tuple[int, ...]:
+        if not context or not continuation:
+            raise UserError(
+                "a context or a continuation has no tokens: the tokenizer makes nothing of its "
+                "text; use one that knows every byte (tools/train_tokenizer.py trains such)"
+            )
         if len(continuation) > self.max_length:
             raise UserError(
                 f"a continuation of {len(continuation)} tokens does not fit the model's context "

@@ -75,7 +75,7 @@ class Result:
         headline: name of the benchmark's own score.
         scores: with intervals; the mean over seeds where there are several.
         chance: the headline of a guesser, where guessing is possible.
-        baseline: the headline of one who always gives the most frequent answer.
+        baseline: the headline of one who always gives the same answer, the best of these.
         parts: by name (a type, a subject).
         seeds_spread: of the headline over seeds of few-shot examples.
         prompts: of the headline over paraphrased instructions.

@@ -223,6 +223,8 @@ def fitting(model: TemplateLM) -> Callable[[str, int], bool]:
     """Whether a prompt leaves room for so many tokens in the context of a model."""
 
     def fits(text: str, room: int) -> bool:
+        # Longer answers than that are not written.
+        room = min(room, model.max_length // 2)
         # A token has at least one byte, so most texts need not be encoded; two more may be added.
         most = len(text.encode(errors="surrogatepass")) + 2
         if most + room > model.max_length:

@@ -24,7 +24,7 @@ def judge(
     results, tallies = [], {}
     for one in prepared:
         by_run = {run.file: tally_of(answers, run, one) for run in one.runs}
-        results.append(_result(one, by_run))
+        results.append(result_of(one, by_run))
         tallies[one.benchmark.name] = by_run[one.runs[0].file]
     return ModelResults(answers.model["name"], tuple(results), dict(details or {}), tallies)
 
@@ -35,7 +35,8 @@ def tally_of(answers: Answers, run: Run, prepared: Prepared) -> Tally:
     return prepared.benchmark.score(prepared.items, predictions, prepared.conventions)
 
 
-def _result(one: Prepared, by_run: Mapping[str, Tally]) -> Result:
+def result_of(one: Prepared, by_run: Mapping[str, Tally]) -> Result:
+    """The result of a benchmark from the counts of its runs, by the name of their files."""
     first = one.runs[0].asking
     seeds = [run for run in one.runs if run.asking.paraphrase == first.paraphrase]
     tallies = [by_run[run.file] for run in seeds]
@@ -75,16 +76,17 @@ def _method(run: Run) -> str:
 def guesses(
     benchmark: Benchmark, items: Sequence[AnyItem], conventions: Mapping[str, str]
 ) -> tuple[float | None, float | None]:
-    """The headline score of guessing at random, as far as it is known, and of always giving the
-    answer that is most often right; None for what has no choices."""
+    """The headline score of guessing at random, as far as it is known, and of giving always the
+    same answer, the best of these; None for what has no choices."""
     if not isinstance(items[0], ChoiceItem):
         return None, None
-    counts = np.bincount([one.answer for one in items])
-    usual = int(counts.argmax())
-    constant = [min(usual, len(one.choices) - 1) for one in items]
-    tally = benchmark.score(items, constant, conventions)
+    tallies = [
+        benchmark.score(items, [min(i, len(one.choices) - 1) for one in items], conventions)
+        for i in range(max(len(one.choices) for one in items))
+    ]
     chance = float(np.mean([1 / len(one.choices) for one in items]))
-    return chance if tally.headline == "accuracy" else None, tally.value()
+    headline = tallies[0].headline
+    return chance if headline == "accuracy" else None, max(one.value() for one in tallies)
 
 
 def table(results: ModelResults) -> str:

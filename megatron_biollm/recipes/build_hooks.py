@@ -8,6 +8,7 @@ from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.data.stream import Datasets
 from megatron_biollm.log import MetricsLogger, get_logger
 from megatron_biollm.model.flops import describe_flops, flops_per_token
+from megatron_biollm.recipes.evaluation_hook import ScoreBenchmarks, benchmarks_to_score
 from megatron_biollm.recipes.hooks import LogMetrics, Profile, SaveOrStop, Validate
 from megatron_biollm.recipes.run import Run
 from megatron_biollm.training.loop import Hook
@@ -51,6 +52,9 @@ def build_hooks(
     if training.eval_interval and datasets.valid is not None:
         valid = partial(run.batches, trainer.model, datasets.valid, 0, num_workers=0)
         hooks.append(Validate(trainer, training, valid, run.watch.interrupt))
+    scored = benchmarks_to_score(config)
+    if scored:
+        hooks.append(ScoreBenchmarks(run, trainer.model, scored))
     hooks.append(log)
     profiled = training.profile_step_start is not None
     if profiled and torch.distributed.get_rank() in training.profile_ranks:

@@ -103,6 +103,14 @@ class FinetuneConfig(RunConfig):
                 f"chunks; set one of them off"
             )
 
+    def _check_evaluation(self) -> None:
+        super()._check_evaluation()
+        if self.evaluation.interval and self.finetune.recipe == "reward":
+            raise UserError(
+                f"evaluation.interval={self.evaluation.interval} does not go with "
+                f"finetune.recipe=reward, whose model writes no text; set it to 0"
+            )
+
 
 def load_stages(
     path: str | Path | Sequence[str | Path] | None, overrides: Iterable[str] = ()

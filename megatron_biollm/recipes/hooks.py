@@ -23,6 +23,7 @@ from megatron_biollm.training.step import Batch, Trainer
 from megatron_biollm.training.throughput import Throughput
 
 Row = dict[str, Any]
+SCORES = "evaluation/"  # before a benchmark's name in a row
 logger = get_logger(__name__)
 
 
@@ -50,13 +51,7 @@ class LogMetrics:
         self.tokens_before = state.consumed_tokens
         self.seconds += row["step_time_s"]
         self.steps += 1
-        # Validated and skipped steps are logged in any case, so that nothing of them is lost.
-        if (
-            state.step % self.interval
-            and state.step != self.last_step
-            and ("validation_loss" not in row)
-            and ("skipped" not in row)
-        ):
+        if state.step % self.interval and state.step != self.last_step and not _is_special(row):
             return
         row |= self.throughput.row(
             round(self.tokens), self.seconds, self.steps, self.device.peak_memory_bytes()
@@ -207,6 +202,12 @@ def timed(what: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     logger.info("%s: %.1f s", what, time.perf_counter() - start)
+
+
+def _is_special(row: Row) -> bool:
+    """Whether a step was validated, scored or skipped: then nothing of it may be lost."""
+    scored = any(name.startswith(SCORES) for name in row)
+    return scored or "validation_loss" in row or "skipped" in row
 
 
 def _line(row: Row, last_step: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from megatron_biollm.checkpoint.config import CheckpointConfig
 from megatron_biollm.config import UserError, load_config, option, read_layers, section
 from megatron_biollm.data.config import DataConfig
+from megatron_biollm.evaluation.config import EvaluationConfig
 from megatron_biollm.launch.config import WatchConfig
 from megatron_biollm.log import LoggingConfig
 from megatron_biollm.model.config import ModelConfig
@@ -35,6 +36,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = section(CheckpointConfig, "saving and loading")
     logging: LoggingConfig = section(LoggingConfig, "metrics besides metrics.jsonl")
     watch: WatchConfig = section(WatchConfig, "heartbeats, ranks that hang, ranks that are slow")
+    evaluation: EvaluationConfig = section(EvaluationConfig, "benchmarks scored during the run")
 
     def __post_init__(self) -> None:
         check_model_fits_layout(self.model, self.parallel)
@@ -42,6 +44,7 @@ class RunConfig:
         self.training.check_batches(data_parallel_size=1)
         self._check_packing()
         self._check_schedule()
+        self._check_evaluation()
 
     @property
     def run_path(self) -> Path:
@@ -102,6 +105,16 @@ class RunConfig:
                 f"parallel.context_parallel_size={self.parallel.context_parallel_size}: document "
                 f"boundaries fall inside the ranks' chunks; set one of them off"
             )
+
+    def _check_evaluation(self) -> None:
+        parallel = self.parallel
+        for name in ("context_parallel_size", "virtual_pipeline_model_parallel_size"):
+            if self.evaluation.interval and (getattr(parallel, name) or 1) > 1:
+                raise UserError(
+                    f"evaluation.interval={self.evaluation.interval} does not go with "
+                    f"parallel.{name}={getattr(parallel, name)}, in which no text can be written; "
+                    f"have the checkpoints scored in a job of their own (tools/evaluate.py --watch)"
+                )
 
     def _check_schedule(self) -> None:
         warmup, length = self.optimizer.lr_warmup_iters, self.optimizer.lr_decay_iters

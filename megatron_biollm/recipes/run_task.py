@@ -25,6 +25,7 @@ from megatron_biollm.parallel.process_groups import (
     destroy_process_groups,
 )
 from megatron_biollm.recipes.build_hooks import build_hooks
+from megatron_biollm.recipes.evaluation_hook import benchmarks_to_score
 from megatron_biollm.recipes.hooks import finish_validation, timed
 from megatron_biollm.recipes.incidents import (
     IncidentLog,
@@ -71,6 +72,7 @@ def run_task(config: RunConfig, task: Task, signals: Optional[StopSignals] = Non
     device = select_device(config.training.device)
     config.check_world(int(os.environ.get("WORLD_SIZE", 1)))
     task.check_inputs(config)
+    benchmarks_to_score(config)  # what is wrong with them is told before the model is built
     tokenizer, manifest = task.load_tokenizer(config)
     device.keep_freed_memory()
     with (

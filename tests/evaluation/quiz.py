@@ -1,5 +1,7 @@
 """A small benchmark of each kind of item, read from JSON lines, for what is the same of all."""
 
+import json
+
 from megatron_biollm.evaluation.accuracy import score_choices
 from megatron_biollm.evaluation.benchmark import Benchmark, Convention, Prompt
 from megatron_biollm.evaluation.entities import span_tally
@@ -90,3 +92,22 @@ def write_files(data):
 def write(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(line + "\n" for line in lines))
+
+
+def write_medqa(data, count=8):
+    """Questions in the form of MedQA's test file, below a data folder."""
+    (data / "medqa").mkdir(parents=True)
+    options = {"A": "liver", "B": "heart", "C": "kidney", "D": "brain"}
+    rows = [
+        {
+            "question": f"Which organ has sign {i}?",
+            "options": options,
+            "answer": options["ABCD"[i % 4]],
+            "answer_idx": "ABCD"[i % 4],
+            "meta_info": "step1",
+        }
+        for i in range(count)
+    ]
+    path = data / "medqa" / "phrases_no_exclude_test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return data

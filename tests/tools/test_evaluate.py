@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from megatron_biollm.config import UserError
+from tests.evaluation.quiz import write_medqa
 from tests.generation import small_model
 from tests.generation.saved_run import save_run
 from tests.generation.small_model import layout
@@ -25,24 +26,6 @@ def main(*arguments):
     ):
         runpy.run_path(str(TOOL))["main"]()
     return output.getvalue()
-
-
-def write_medqa(data, count=8):
-    (data / "medqa").mkdir(parents=True)
-    options = {"A": "liver", "B": "heart", "C": "kidney", "D": "brain"}
-    rows = [
-        {
-            "question": f"Which organ has sign {i}?",
-            "options": options,
-            "answer": options["ABCD"[i % 4]],
-            "answer_idx": "ABCD"[i % 4],
-            "meta_info": "step1",
-        }
-        for i in range(count)
-    ]
-    path = data / "medqa" / "phrases_no_exclude_test.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return data
 
 
 def test_the_benchmarks_are_listed_with_their_conventions():
