@@ -56,14 +56,14 @@ class Source:
         if self.paths[role] == Path():
             raise MissingFile(
                 f"there is no usual name for {role!r} of {self.download}: say where it is "
-                f"(--file {role}=PATH)"
+                f"(--file BENCHMARK.{role}=PATH)"
             )
         path = self.folder / self.paths[role]
         packed = path.with_name(path.name + ".gz")
         if not path.exists() and not packed.exists():
             raise MissingFile(
                 f"{path} is missing; it is part of {self.download}: download it and put it there, "
-                f"or say where it is (--file {role}=PATH)"
+                f"or say where it is (--file BENCHMARK.{role}=PATH)"
             )
         return path if path.exists() else packed
 

@@ -24,7 +24,10 @@ _PER_TEXT = 2
 
 
 def labels_tally(
-    items: Sequence[LabelsItem], predictions: Sequence[Prediction], headline: str = "micro_f1"
+    items: Sequence[LabelsItem],
+    predictions: Sequence[Prediction],
+    headline: str = "micro_f1",
+    choices: Sequence[str] = (),
 ) -> Tally:
     """Micro- and macro-F1 over the labels, and the mean over texts of each one's F1.
 
@@ -34,12 +37,13 @@ def labels_tally(
         items: with the same choices.
         predictions: labels, or None, for each.
         headline: which score comes first.
+        choices: of the items; needed to tell what counts mean where there are no items.
 
     Raises:
         UserError: not one prediction for each item, or a label that is no choice.
     """
     need_one_each(items, predictions)
-    choices = items[0].choices if items else ()
+    choices = choices or (items[0].choices if items else ())
     sought = _matrix([one.labels for one in items], items, choices)
     given = _matrix([one or () for one in predictions], items, choices)
     counts = np.stack([sought & given, given, sought], axis=-1).astype(float)

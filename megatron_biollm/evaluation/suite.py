@@ -12,6 +12,7 @@ BIOLLM15 = (
     "chemprot", "ddi2013", "gad", "biored", "kd_dti",
 )  # fmt: skip
 EXTRAS = (
+    "bioasq_factoid", "bioasq_list", "bioasq_summary",
     "mts_dialog", "mts_dialog_section", "aci_bench", "davis", "kiba",
     "hoc", "euadr", "bc5cdr_cid",
 )  # fmt: skip

@@ -89,7 +89,9 @@ def test_a_file_is_found_packed_too_and_else_named_with_its_download(tmp_path):
     source = Source(
         tmp_path, {"questions": Path("a/q.json"), "labels": Path()}, "Quiz (https://q.org)"
     )
-    with pytest.raises(UserError, match=r"a/q.json is missing; it is part of Quiz .*--file quest"):
+    with pytest.raises(
+        UserError, match=r"a/q.json is missing; it is part of Quiz .*--file BENCHMARK.quest"
+    ):
         source.path("questions")
     (tmp_path / "a").mkdir()
     write(tmp_path / "a/q.json.gz", b"")

@@ -67,7 +67,9 @@ def test_another_format_is_refused_with_its_line(tmp_path, text, message):
 
 
 def test_an_absent_folder_is_named_with_its_download(tmp_path):
-    with pytest.raises(UserError, match=r"mmlu_medical/test is missing.*data.tar .*--file folder"):
+    with pytest.raises(
+        UserError, match=r"mmlu_medical/test is missing.*data.tar .*--file BENCHMARK.folder"
+    ):
         read(tmp_path)
 
 

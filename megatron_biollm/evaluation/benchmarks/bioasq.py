@@ -20,7 +20,7 @@ from megatron_biollm.evaluation.tally import Tally
 # Batches of each task.
 BATCHES = {"7B": 5, "8B": 5, "9B": 5, "10B": 6, "11B": 4}
 _LABELS = ("yes", "no")
-_CONTEXT = Convention(
+CONTEXT = Convention(
     "context",
     ("without", "with"),
     "the question alone (MIRAGE), or with the snippets that experts have found (BLURB)",
@@ -82,7 +82,7 @@ def snippets(row: dict[str, Any], where: str) -> str:
 
 def _item(row: dict[str, Any], context: bool, where: str) -> ChoiceItem:
     # One golden answer is spelled with a capital letter.
-    answer = field(row, "exact_answer", str, where).lower()
+    answer = field(row, "exact_answer", str, where).lower().strip(" .")
     if answer not in _LABELS:
         raise UserError(f"{where}: the answer is {answer!r:.40}; it must be yes or no")
     return ChoiceItem(
@@ -128,5 +128,5 @@ BIOASQ = Benchmark(
     ),
     read=read,
     score=score,
-    conventions=(_CONTEXT, _METRIC, UNREADABLE),
+    conventions=(CONTEXT, _METRIC, UNREADABLE),
 )

@@ -68,7 +68,7 @@ def score(
     items: Sequence[LabelsItem], predictions: Sequence[Prediction], conventions: Conventions
 ) -> Tally:
     """F1 of the labels, averaged as the convention says."""
-    return labels_tally(items, predictions, f"{conventions['average']}_f1")
+    return labels_tally(items, predictions, f"{conventions['average']}_f1", HALLMARKS)
 
 
 HOC = Benchmark(
