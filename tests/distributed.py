@@ -25,6 +25,8 @@ from unittest import mock
 import torch
 from torch.distributed import TCPStore
 
+from tests.offline import forbid_network
+
 ROOT = Path(__file__).parents[1]
 PRELOAD = ["pytest", "megatron_biollm.training.optimizer", "megatron_biollm.training.step"]
 # After one rank has failed, the others hang in a collective or fail within a moment.
@@ -176,6 +178,7 @@ def _work(pipe: Connection) -> None:
     os.setpgid(0, 0)
     sys.path.insert(0, str(ROOT))
     warnings.simplefilter("ignore")
+    forbid_network()
     torch.set_num_threads(1)
     gc.freeze()  # what the fork server imported is shared memory, and collecting would copy it
     before = dict(os.environ)
