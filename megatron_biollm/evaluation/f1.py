@@ -53,7 +53,8 @@ def _pooled(counts: np.ndarray, measure: Measure, labels: tuple[int, ...]) -> np
 
 
 def _averaged(counts: np.ndarray, measure: Measure, labels: tuple[int, ...]) -> np.ndarray:
-    return measure(by_label(counts)[..., list(labels), :]).mean(-1)
+    every = by_label(counts)
+    return measure(every[..., list(labels), :] if labels else every).mean(-1)
 
 
 def micro(labels: Sequence[int], measure: Measure = f1) -> Score:
@@ -62,7 +63,7 @@ def micro(labels: Sequence[int], measure: Measure = f1) -> Score:
 
 
 def macro(labels: Sequence[int], measure: Measure = f1) -> Score:
-    """The mean over some labels of each one's measure."""
+    """The mean over some labels of each one's measure; over all where none are named."""
     return partial(_averaged, measure=measure, labels=tuple(labels))
 
 

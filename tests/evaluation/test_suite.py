@@ -1,8 +1,12 @@
+import contextlib
+
 import numpy as np
 import pytest
 
 from megatron_biollm.config import UserError
+from megatron_biollm.evaluation.items import TextItem
 from megatron_biollm.evaluation.suite import BIOLLM15, SUITES, all_benchmarks, choose
+from tests.evaluation.shared_benchmarks import needs_data, real_items
 
 BENCHMARKS = all_benchmarks()
 
@@ -57,3 +61,37 @@ def test_absent_files_unknown_splits_and_conventions_are_refused(benchmark, tmp_
     for convention in benchmark.conventions:
         with pytest.raises(UserError, match=rf"{benchmark.name}.{convention.name}=x is none of"):
             benchmark.choose({convention.name: "x"})
+
+
+def gold(item):
+    """The prediction that is right."""
+    for kind in ("answer", "spans", "triples", "labels", "value"):
+        if hasattr(item, kind):
+            return getattr(item, kind)
+    return item.references[0]
+
+
+def some_items(benchmark):
+    """Items of the first split whose real files are here; of notes, which are long, a few."""
+    for split in benchmark.splits:
+        with contextlib.suppress(UserError):
+            items = real_items(benchmark, split)
+            return items[: 4 if isinstance(items[0], TextItem) else 500]
+    raise AssertionError(f"no split of {benchmark.name} is here")
+
+
+@needs_data
+@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=lambda one: one.name)
+def test_gold_scores_1_nothing_0_and_stored_counts_say_the_same(benchmark):
+    items, conventions = some_items(benchmark), benchmark.choose({})
+    predictions = [gold(item) for item in items]
+    nothing = benchmark.score(items, [None] * len(items), conventions)
+    assert nothing.value() == 0.0
+    assert benchmark.score(items, predictions, conventions).value() == 1.0
+    known = len(items) // 2
+    half = benchmark.score(items, predictions[:known] + [None] * (len(items) - known), conventions)
+    assert 0.0 < half.value() < 1.0
+    stored = benchmark.score([], [], conventions).scores
+    for name, score in stored.items():
+        assert score(half.counts_dk.sum(0)) == half.value(name)
+        assert score(np.stack([half.counts_dk.sum(0)] * 2)) == pytest.approx([half.value(name)] * 2)
