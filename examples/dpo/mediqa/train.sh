@@ -7,7 +7,7 @@
 # FOLDER holds the four files of https://github.com/abachaa/MEDIQA2019, MEDIQA_Task3_QA; they may be
 # gzipped.
 set -euo pipefail
-files=$1/MEDIQA2019-Task3-QA
+files=$(realpath "${1:?give the folder of the four files}")/MEDIQA2019-Task3-QA
 shift
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false

@@ -5,7 +5,8 @@
 #
 # https://github.com/abachaa/MedQuAD and https://github.com/abachaa/MTS-Dialog
 set -euo pipefail
-medquad=$1 sections=$2
+usage="give MedQuAD.tar.gz and MTS-Dialog-TrainingSet.csv"
+medquad=$(realpath "${1:?$usage}") sections=$(realpath "${2:?$usage}")
 shift 2
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
