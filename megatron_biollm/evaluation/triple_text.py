@@ -1,13 +1,17 @@
 """Relations as a language model writes them: one line each, its parts with tabs between, or `none`.
 
 The parts are the two entities by a name, the relation, and where it is asked `Novel` or `No`.
+Marks of a list before a line are passed over, and bars between the parts are as good as tabs.
 """
 
+import re
 from collections import Counter
 
 from megatron_biollm.evaluation.items import Triple, TripleItem
 
 NONE = "none"
+_BULLET = re.compile(r"(?:[-*•]|\d+[.)])\s+")
+_BAR = re.compile(r"\s*\|\s*|\\t")
 
 
 def write_triples(item: TripleItem) -> str:
@@ -53,7 +57,8 @@ def _entities(item: TripleItem) -> dict[str, str]:
 
 
 def _read_line(line: str, entities: dict[str, str], relations: dict[str, str]) -> Triple | None:
-    parts = [part.strip() for part in line.split("\t")]
+    line = _BULLET.sub("", line, count=1) if _BULLET.match(line) else line
+    parts = [part.strip() for part in (line.split("\t") if "\t" in line else _BAR.split(line))]
     if len(parts) not in (3, 4) or not all(parts):
         return None
     first, second, relation, *rest = parts

@@ -47,6 +47,20 @@ def test_white_space_case_and_the_type_s_case_do_not_count():
     assert read_spans("Protein\th2-Receptor", one) == (Span(0, 13, "protein"),)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["- Disease\tcolon: cancer", "2. Disease: colon: cancer", "disease | colon: cancer",
+     "Disease\\tcolon: cancer", "* Disease:colon: cancer"],
+)  # fmt: skip
+def test_a_list_a_colon_and_a_bar_are_read_after_a_known_type(line):
+    assert read_spans(line, item("a colon: cancer")) == (Span(2, 15, "Disease"),)
+
+
+def test_a_mention_with_a_colon_is_no_type():
+    assert read_spans("colon: cancer", item("a colon: cancer")) is None
+    assert read_spans("colon: cancer", item("a colon: cancer", types=())) is None
+
+
 def test_a_short_name_is_found_as_a_word_before_it_is_found_inside_one():
     assert align("ATP and AT", [("x", "AT")]) == (Span(8, 10, "x"),)
     assert align("xATPx", [("x", "ATP")]) == (Span(1, 4, "x"),)

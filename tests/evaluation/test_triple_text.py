@@ -27,6 +27,11 @@ def test_names_and_relations_are_known_in_any_case():
     assert read_triples("GOITER\tnis\tassociation", NAMED) == NAMED.triples
 
 
+@pytest.mark.parametrize("line", ["- Goiter | NIS | Association", "1. Goiter\tNIS\tAssociation"])
+def test_a_list_and_bars_are_read(line):
+    assert read_triples(line, NAMED) == NAMED.triples
+
+
 def test_an_unknown_name_stays_as_it_is():
     assert read_triples("asthma\tNIS\tBind", NAMED) == (("asthma", "6528", "Bind"),)
 
