@@ -10,6 +10,7 @@
     python tools/benchmark.py sft --input medquad.jsonl --tokenizer-model tokenizer/
     torchrun --nproc_per_node 2 tools/benchmark.py checkpoint model.preset=1b model.vocab_size=4096
     python tools/benchmark.py dpo model.preset=tiny model.vocab_size=4096 model.seq_length=256
+    python tools/benchmark.py extraction --data benchmarks --json
 
 train: a training step beside the loop that people would write with transformers, in turns in one
 process; the figure is the ratio of median step times.
@@ -25,19 +26,22 @@ checkpoint: how long the step loop stands still for a checkpoint in the backgrou
 that holds it up, in turns; the figure is the ratio of medians. One process, or under torchrun.
 dpo: a step of DPO beside TRL's DPOTrainer on the same pairs, in turns in one process on the CPU;
 the figure is the ratio of median step times.
+extraction: what gold mentions and relations score after they were written and read as lines, for
+every split that is there, and the scorer of mentions beside seqeval's.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from megatron_biollm.log import run_tool
 
 
 def main() -> int:
-    functions = (train, sft, encode, corpus, convert, checkpoint, dpo)
+    functions = (train, sft, encode, corpus, convert, checkpoint, dpo, extraction)
     commands = {function.__name__: function for function in functions}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -186,6 +190,16 @@ def dpo(parser: argparse.ArgumentParser) -> None:
 
     report = benchmark_dpo(DpoBenchmark(**args))
     tell(report, as_json, table)
+
+
+def extraction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of the benchmarks")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of the timed scorers [3]")
+    args = vars(parser.parse_args(sys.argv[2:]))
+    as_json = args.pop("json")
+    from megatron_biollm.recipes.extraction_benchmark import benchmark_extraction, table
+
+    tell(benchmark_extraction(**args), as_json, table)
 
 
 if __name__ == "__main__":
