@@ -16,7 +16,9 @@ from megatron_biollm.evaluation.items import ChoiceItem
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 # A model that runs on makes up the next question.
-_NEXT_QUESTION = re.compile(r"\n\s*(?:#+\s*)?(?:next )?(?:question|case)\s*\d*\s*:", re.I)
+_NEXT_QUESTION = re.compile(
+    r"^[ \t]*(?:#+[ \t]*)?(?:next )?(?:question|case)[ \t]*\d*[ \t]*:", re.I | re.M
+)
 _EMPHASIS = re.compile(r"\*\*|__|`")
 _JSON_ANSWER = re.compile(
     r'"(?:answer_choice|final_answer|answer|choice|prediction)"\s*:\s*"((?:[^"\\]|\\.)*)', re.I
@@ -55,6 +57,8 @@ _AFTER_WORDS = re.compile(
     re.I,
 )
 _SHORTEST_MENTION = 4
+_LONGEST_ANSWER = 1000
+_MOST_CUES = 50
 
 
 def read_choice(text: str, item: ChoiceItem) -> Optional[int]:
@@ -86,8 +90,9 @@ def vote(choices: Sequence[Optional[int]]) -> Optional[int]:
 
 def _first_answer(text: str) -> str:
     """The text up to where a next question begins."""
-    cut = _NEXT_QUESTION.search(text)
-    return text[: cut.start()] if cut and text[: cut.start()].strip() else text
+    text = text.strip()
+    cut = _NEXT_QUESTION.search(text, 1)
+    return text[: cut.start()] if cut else text
 
 
 def _unescaped(text: str) -> str:
@@ -99,8 +104,8 @@ def _unescaped(text: str) -> str:
 
 def _announced(text: str, item: ChoiceItem) -> Optional[int]:
     """The last answer that words announce or pass a verdict on."""
-    for cue in reversed(list(_CUE.finditer(text))):
-        rest = text[cue.end() :].lstrip(" \n\t:")
+    for cue in list(_CUE.finditer(text))[:-_MOST_CUES:-1]:
+        rest = text[cue.end() : cue.end() + _LONGEST_ANSWER].lstrip(" \n\t:")
         sentence = _sentences(rest)[0] if rest else ""
         found = _short(rest, item)
         found = _mentioned(sentence, item) if found is None else found
@@ -199,7 +204,7 @@ def _mentions(sentence: str, item: ChoiceItem) -> Iterator[int]:
 
 def _distinct_letters(text: str, item: ChoiceItem) -> int:
     """How many different letters of choices begin a line: a list of the choices is no answer."""
-    letters = re.findall(r"^\s*[(\[]?([A-Z])[.):\]]", text, re.M)
+    letters = re.findall(r"^[ \t]*[(\[]?([A-Z])[.):\]]", text, re.M)
     return len({_index(letter, item) for letter in letters} - {None})
 
 

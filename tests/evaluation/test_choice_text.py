@@ -175,6 +175,15 @@ def test_hardly_any_choice_of_real_questions_is_misread_by_its_words(benchmark):
     assert misread <= 2e-3 * asked
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["the answer is ", "\n", " \n", "(", "A. ", "A. x\n", '"answer": "', "so, ", "\\boxed{", "\\"],
+)
+def test_a_text_that_repeats_itself_takes_no_time_and_is_no_answer(text):
+    """Small models do; a pattern that goes back over all of it would hang."""
+    assert read_choice("x" + 50_000 * text + "y", item()) is None
+
+
 def test_most_votes_win_and_the_first_of_equals():
     assert vote([2, 1, None, 1]) == 1
     assert vote([2, 1, 1, 2]) == 2

@@ -6,7 +6,6 @@ https://github.com/wyim/aci-bench, `data/challenge_data`; the test sets are thos
 divisions, which begin at known headings.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -81,8 +80,7 @@ def divide(note: str) -> dict[str, str]:
 
 def _begins(line: str) -> str:
     """The division that a line begins with its heading; empty for none."""
-    heading = re.match(r"\s*([a-z][a-z /&-]*?)\s*(?::|$)", line, re.I)
-    words = " ".join(heading[1].lower().split()) if heading else ""
+    words = " ".join(line.partition(":")[0].lower().split())
     return next((name for name, known in DIVISIONS.items() if words in known), "")
 
 
