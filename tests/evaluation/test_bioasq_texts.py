@@ -66,6 +66,7 @@ def test_an_empty_ideal_answer_is_refused(tmp_path):
     ids=lambda one: getattr(one, "name", None),
 )
 def test_the_real_files_hold_what_they_should(benchmark, count, headline):
+    pytest.importorskip("rouge_score")
     items = real_items(benchmark)
     assert len(items) == count
     some, conventions = items[:40], benchmark.choose({})

@@ -83,6 +83,7 @@ def some_items(benchmark):
 @needs_data
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=lambda one: one.name)
 def test_gold_scores_1_nothing_0_and_stored_counts_say_the_same(benchmark):
+    pytest.importorskip("rouge_score")
     items, conventions = some_items(benchmark), benchmark.choose({})
     predictions = [gold(item) for item in items]
     nothing = benchmark.score(items, [None] * len(items), conventions)
