@@ -143,7 +143,8 @@ def import_from_hf(config: ConversionConfig) -> dict:
 def export_to_hf(config: ConversionConfig) -> dict:
     """Writes `output`, a LlamaForCausalLM folder, from a committed checkpoint of any layout.
 
-    That of a reward model becomes a LlamaForSequenceClassification (`convert_reward.py`).
+    That of a reward model becomes a LlamaForSequenceClassification (`convert_reward.py`). Adapters
+    are merged; `convert_adapter.py` writes them alone.
 
     Returns:
         The content of its parity.json.
@@ -152,7 +153,7 @@ def export_to_hf(config: ConversionConfig) -> dict:
         UserError: a damaged checkpoint, another model, too little memory or disk, or no parity; in
             every case `output` does not exist afterwards.
     """
-    step = _one_step(config.input)
+    step = one_step(config.input)
     _verify_small_files(step)
     if recipe_of(step) == "reward":
         from megatron_biollm.recipes.convert_reward import export_reward_model
@@ -232,7 +233,7 @@ def _verify_small_files(step: Path) -> None:
     verify.verify_files(step, [name for name in names if not name.endswith(".distcp")])
 
 
-def _one_step(path: Path) -> Path:
+def one_step(path: Path) -> Path:
     """A step's folder: `path` itself, or the newest committed one of a run or its checkpoints."""
     for directory in (path, path / "checkpoints"):
         steps = verify.committed_steps(directory)

@@ -1,11 +1,20 @@
 """Runs that train adapters: resumed, started from each other, generated from and exported."""
 
 import math
+import shutil
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
+from megatron_biollm.checkpoint import verify
+from megatron_biollm.config import UserError
+from megatron_biollm.generation.sampling import SamplingOptions
 from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf
+from megatron_biollm.recipes.convert_adapter import export_adapter
+from megatron_biollm.recipes.generate import generate
+from tests.distributed import WorkerError
+from tests.integration.hugging_face import adapters_of
 from tests.integration.recipe import layout, log_of, rows, trained
 from tests.integration.sft_run import finetune_here, write_inputs
 from tests.integration.test_preference_runs import options_of, write_pairs
@@ -160,8 +169,6 @@ def exported(world, base, tuned, folder):
 
 
 def load_hf(path):
-    from transformers import LlamaForCausalLM
-
     return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
 
 
@@ -169,3 +176,75 @@ def test_the_export_is_merged(ours, exported):
     merged = logits_of(load_hf(exported / "merged_hf"))
     assert (merged - ours[0]).abs().max() < 1e-4
     assert (logits_of(load_hf(exported / "base_hf")) - ours[0]).abs().max() > 1e-2
+
+
+@pytest.fixture(scope="module")
+def adapter(exported, tuned):
+    export_adapter(ConversionConfig(tuned, exported / "adapter"))
+    return exported / "adapter"
+
+
+def test_peft_loads_the_adapters_on_the_exported_base(ours, exported, adapter):
+    peft = pytest.importorskip("peft", reason="PEFT's form needs peft, of the dev extra")
+    model = peft.PeftModel.from_pretrained(load_hf(exported / "base_hf"), adapter)
+    assert (logits_of(model) - ours[0]).abs().max() < 1e-4
+    merged = logits_of(load_hf(exported / "merged_hf"))
+    assert (logits_of(model.merge_and_unload()) - merged).abs().max() < 1e-5
+
+
+def test_every_adapter_is_where_transformers_has_its_matrix(ours, adapter):
+    from safetensors.torch import load_file
+
+    written, (_, weights, sizes) = load_file(adapter / "adapter_model.safetensors"), ours
+    expected = adapters_of(weights, sizes)
+    assert len(written) == 2 * len(expected) == 2 * 7 * sizes.num_layers
+    for name, pair in expected.items():
+        for which, values in zip("AB", pair, strict=True):
+            stored = written[f"base_model.model.{name}.lora_{which}.weight"]
+            assert torch.equal(stored, values)
+    assert (adapter / "chat_template.jinja").is_file()
+
+
+def test_what_has_no_adapters_gives_none(base, tmp_path):
+    with pytest.raises(UserError, match="holds no adapters"):
+        export_adapter(ConversionConfig(base, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def said(run_dir):
+    options = SamplingOptions(max_new_tokens=8, greedy=True)
+    found = generate(run_dir, ["heart", "the liver"], options, 1, "cpu")
+    return [(row.prompt_tokens, row.tokens) for row in found]
+
+
+def test_generation_has_the_adapters(world, tuned, base, exported):
+    model = load_hf(exported / "merged_hf")
+    rows = world.run(1, said, tuned, joined=False)[0]
+    for prompt, tokens in rows:
+        written = model.generate(
+            torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=0
+        )
+        assert written[0, len(prompt) :].tolist()[: len(tokens)] == tokens
+    assert rows != world.run(1, said, base, joined=False)[0]
+
+
+def without_a_word(step, tmp_path):
+    """The checkpoint with adapters that nothing tells of, committed again."""
+    folder = tmp_path / step.name
+    shutil.copytree(step, folder)
+    (folder / "lora.json").unlink()
+    digests = verify.digest_files(folder, verify.files_to_digest(folder))
+    verify.seal(folder, digests)
+    return folder
+
+
+def test_adapters_are_never_left_out_silently(world, tuned, base, tmp_path):
+    folder = without_a_word(step(tuned), tmp_path)
+    with pytest.raises(WorkerError, match="adapters but no lora.json"):
+        world.run(1, said, folder, joined=False)
+    with pytest.raises(UserError, match="adapters but no lora.json"):
+        export_to_hf(ConversionConfig(folder, tmp_path / "out"))
+    options = sft(folder, tmp_path / "run", "finetune.lora.rank=0")
+    options += [f"data.train_data_path=[{base.parent / 'a.jsonl'}]"]
+    refused = run(world, options)
+    assert "adapters but no lora.json" in refused
