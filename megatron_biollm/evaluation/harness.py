@@ -49,6 +49,8 @@ class HarnessModel(TemplateLM):
             stop = save_for_inference(own, Path(folder))
             self.tokenizer = load_with_transformers(Path(folder))
         self.stop_ids = () if stop is None else (stop,)
+        # The choices of a question come one after another, each with the same context.
+        self._encoded = functools.lru_cache(maxsize=16)(self._encode)
         self._name = f"{own.name}__{own.sha256[:16]}"
 
     @property
@@ -81,10 +83,13 @@ class HarnessModel(TemplateLM):
         self, string: str, add_special_tokens: Optional[bool] = None, **_: Any
     ) -> list[int]:
         """The ids of a text; BOS is never written twice."""
+        return list(self._encoded(string, add_special_tokens))
+
+    def _encode(self, string: str, add_special_tokens: Optional[bool]) -> tuple[int, ...]:
         if add_special_tokens is None and has_bos_prefix(string, self._prefix_text):
             add_special_tokens = False
         given = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return self.tokenizer.encode(string, **given)
+        return tuple(self.tokenizer.encode(string, **given))
 
     @functools.cached_property
     def _prefix_text(self) -> str:

@@ -101,7 +101,10 @@ def inference(model: ParallelModel) -> Iterator[None]:
 
 
 def forward(
-    model: ParallelModel, tokens_bs: torch.Tensor, cache: Optional[KeyValueCache] = None
+    model: ParallelModel,
+    tokens_bs: torch.Tensor,
+    cache: Optional[KeyValueCache] = None,
+    places: Optional[tuple[torch.Tensor, torch.Tensor]] = None,
 ) -> Optional[torch.Tensor]:
     """Runs tokens through all stages; every rank of the model calls it, within `inference`.
 
@@ -109,18 +112,24 @@ def forward(
         model: passes `check_generates`.
         tokens_bs: the same int64 ids on every rank; with a cache, those that follow its content.
         cache: gives keys and values of earlier tokens and takes those of the new ones.
+        places: without a cache, rows and columns, [n] each: logits of these tokens alone.
 
     Returns:
         None but on the last stage. With a cache, logits of the last token over the padded
         vocabulary, [b, 1, v]. Without, logits of every token over this tensor-parallel rank's
-        share of it, [b, s, v/tp].
+        share of it, [b, s, v/tp]; of chosen places [n, v/tp].
     """
     (chunk,) = model.bare_chunks
     batch, length = tokens_bs.shape
     first = cache.length if cache is not None else 0
     positions_bs = torch.arange(first, first + length, device=tokens_bs.device).expand(batch, -1)
     chunk.set_input_tensor(_from_previous_stage(model, batch, length, tokens_bs.device))
-    with _engine_running() if cache is not None else contextlib.nullcontext():
+    chosen = places is not None and model.is_last_stage
+    with contextlib.ExitStack() as stack:
+        if cache is not None:
+            stack.enter_context(_engine_running())
+        if chosen:
+            stack.enter_context(_without_output_layer(_bare(chunk)))
         output = chunk(
             tokens_bs,
             positions_bs,
@@ -130,10 +139,30 @@ def forward(
         )
     if cache is not None:
         cache.advance(length)
+    if chosen:
+        layer = _bare(chunk).output_layer
+        # In bf16 what leaves the model is fp32, whichever it is.
+        hidden_n1h = output[places[1], places[0]][:, None].to(layer.weight.dtype)
+        return layer(hidden_n1h)[0][:, 0]
     if model.is_last_stage:
         return output
     send_to_next_pipeline_rank(output, model.groups.pp)
     return None
+
+
+def _bare(chunk: torch.nn.Module) -> torch.nn.Module:
+    """Core's GPTModel, without what casts to bf16 around it."""
+    return chunk if hasattr(chunk, "post_process") else chunk.module
+
+
+@contextlib.contextmanager
+def _without_output_layer(gpt: torch.nn.Module) -> Iterator[None]:
+    """Has the last stage give the normalised states that it would make logits of, [s, b, h]."""
+    gpt.post_process = False
+    try:
+        yield
+    finally:
+        gpt.post_process = True
 
 
 def model_device(model: ParallelModel) -> torch.device:

@@ -64,8 +64,8 @@ def score_places(
 ) -> TokenScores:
     """Scores chosen tokens at chosen places, [n]; a place may be asked about several tokens.
 
-    As `score_tokens`, but the vocabulary is summed over at these places only, and rows that differ
-    in their last token alone are run once.
+    As `score_tokens`, but logits are made at these places only, and rows that differ in their last
+    token alone are run once.
 
     Args:
         model: any tensor- and pipeline-parallel layout; may be in training.
@@ -82,11 +82,10 @@ def score_places(
     rows_n, columns_n = (torch.tensor(index, device=device) for index in places)
     scores = torch.zeros((2, len(targets)), device=device)
     with inference(model):
-        logits_bsv = forward(model, tokens_bs.to(device))
-        if logits_bsv is not None:
-            chosen_nv = logits_bsv[rows_n, columns_n].float()
+        logits_nv = forward(model, tokens_bs.to(device), places=(rows_n, columns_n))
+        if logits_nv is not None:
             targets_n = torch.tensor(targets, device=device)
-            _score(chosen_nv, targets_n, vocab_size, model.groups.tp, scores)
+            _score(logits_nv.float(), targets_n, vocab_size, model.groups.tp, scores)
         broadcast_from_last_stage(model, scores)
     return TokenScores(scores[0], scores[1] > 0)
 

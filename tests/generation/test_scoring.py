@@ -1,6 +1,6 @@
 import torch
 
-from megatron_biollm.generation.scoring import score_tokens
+from megatron_biollm.generation.scoring import score_places, score_tokens
 from tests.generation import small_model
 from tests.generation.small_model import layout
 
@@ -67,3 +67,23 @@ def test_a_model_in_training_goes_on_as_it_was(world):
     for same, log_probs in world.run(2, states_before_and_after, TOKENS):
         assert same
         torch.testing.assert_close(log_probs, expected, atol=1e-4, rtol=1e-4)
+
+
+def scores_at_places(parallel, tokens, bf16):
+    model = small_model.build_model(VOCABULARY, parallel, bf16=bf16)
+    whole = score_tokens(model, tokens, VOCABULARY)
+    rows, columns = [0, 0, 2, 1], [4, 4, 10, 0]
+    targets = [int(tokens[0, 5]), 7, int(tokens[2, 11]), int(tokens[1, 1])]
+    found = score_places(model, tokens, (rows, columns), targets, VOCABULARY)
+    own = [0, 2, 3]
+    expected = whole.log_probs[[0, 2, 1], [4, 10, 0]]
+    greedy = whole.is_greedy[[0, 2, 1], [4, 10, 0]]
+    return found.log_probs[own], expected, torch.equal(found.is_greedy[own], greedy)
+
+
+def test_tokens_at_chosen_places_score_as_among_all(world):
+    for bf16, parallel in [(False, layout(tp=2, pp=2)), (True, layout(tp=2))]:
+        size = 4 if parallel.pipeline_model_parallel_size > 1 else 2
+        for found, expected, alike in world.run(size, scores_at_places, parallel, TOKENS, bf16):
+            torch.testing.assert_close(found, expected, atol=1e-4 if not bf16 else 2e-2, rtol=0)
+            assert alike
