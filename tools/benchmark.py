@@ -11,6 +11,7 @@
     torchrun --nproc_per_node 2 tools/benchmark.py checkpoint model.preset=1b model.vocab_size=4096
     python tools/benchmark.py dpo model.preset=tiny model.vocab_size=4096 model.seq_length=256
     python tools/benchmark.py extraction --data benchmarks --json
+    python tools/benchmark.py evaluate --checkpoint runs/my_run --hf export --data benchmarks
 
 train: a training step beside the loop that people would write with transformers, in turns in one
 process; the figure is the ratio of median step times.
@@ -28,6 +29,8 @@ dpo: a step of DPO beside TRL's DPOTrainer on the same pairs, in turns in one pr
 the figure is the ratio of median step times.
 extraction: what gold mentions and relations score after they were written and read as lines, for
 every split that is there, and the scorer of mentions beside seqeval's.
+evaluate: log-likelihoods of benchmarks beside lm-eval's own hf on the exported model, at its
+fastest batch size, in turns in one process; the figure is the ratio of median times.
 """
 
 import argparse
@@ -41,7 +44,7 @@ from megatron_biollm.log import run_tool
 
 
 def main() -> int:
-    functions = (train, sft, encode, corpus, convert, checkpoint, dpo, extraction)
+    functions = (train, sft, encode, corpus, convert, checkpoint, dpo, extraction, evaluate)
     commands = {function.__name__: function for function in functions}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -200,6 +203,30 @@ def extraction(parser: argparse.ArgumentParser) -> None:
     from megatron_biollm.recipes.extraction_benchmark import benchmark_extraction, table
 
     tell(benchmark_extraction(**args), as_json, table)
+
+
+def evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="run, or one step")
+    add("--hf", required=True, help="the same model, exported")
+    add("--data", required=True, help="folder with the benchmarks' folders")
+    add("--suite", nargs="+", default=["medqa"], help="benchmarks with choices [medqa]")
+    add("--limit", type=int, default=100, help="items of each [100]")
+    add("--num-fewshot", type=int, default=0, help="examples in the prompts [0]")
+    add("--batch-sizes", type=int, nargs="+", default=[1, 8, 32], help="of hf [1 8 32]")
+    add("--batch-tokens", type=int, default=4096, help="of a batch of ours [4096]")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_steps(parser, repeats=5, what="rounds")
+    args = vars(parser.parse_args(sys.argv[2:]))
+    as_json = args.pop("json")
+    from megatron_biollm.recipes.evaluate_benchmark import (
+        EvaluateBenchmark,
+        benchmark_evaluation,
+        table,
+    )
+
+    report = benchmark_evaluation(EvaluateBenchmark(**args))
+    tell(report, as_json, table)
 
 
 if __name__ == "__main__":
