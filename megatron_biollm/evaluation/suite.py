@@ -14,7 +14,7 @@ BIOLLM15 = (
 EXTRAS = (
     "bioasq_factoid", "bioasq_list", "bioasq_summary",
     "mts_dialog", "mts_dialog_section", "aci_bench", "davis", "kiba",
-    "hoc", "euadr", "bc5cdr_cid",
+    "hoc", "euadr", "bc5cdr_cid", "drugprot",
 )  # fmt: skip
 SUITES = {"biollm15": BIOLLM15, "extras": EXTRAS}
 

@@ -42,6 +42,10 @@ GOOD = {
     "biored": {"documents": BIORED},
     "kd_dti": {"documents": json.dumps(KD)},
     "hoc": {"abstracts": HOC},
+    "drugprot": {
+        "abstracts": ABSTRACTS, "entities": CHEMPROT_ENTITIES,
+        "gold": "1\tINHIBITOR\tArg1:T1\tArg2:T2\n1\tPART-OF\tArg1:T1\tArg2:T2\n",
+    },
     "bc5cdr_cid": {"abstracts": CID},
 }  # fmt: skip
 
@@ -59,7 +63,7 @@ def read(name, folder, conventions=None, **changed):
             path.write_text(text, encoding="utf-8")
         files[role] = str(path)
     benchmark = all_benchmarks()[name]
-    source = benchmark.source(folder, "test", files)
+    source = benchmark.source(folder, "", files)
     return benchmark.read(source, benchmark.choose(conventions or {}))
 
 
@@ -91,6 +95,7 @@ BAD = [
     ("jnlpba", {"sentences": "IL-2\tB-lipid\n"}, "has the type 'lipid'"),
     ("chemprot", {"gold": "1\tCPR:2\tArg1:T1\tArg2:T2\n"}, "relation 'CPR:2'"),
     ("chemprot", {"entities": CHEMPROT_ENTITIES.replace("GENE-Y", "DRUG")}, "the type 'DRUG'"),
+    ("drugprot", {"gold": "1\tCPR:3\tArg1:T1\tArg2:T2\n"}, "there are INDIRECT-DOWNREGULATOR"),
     ("ddi2013", {"archive": DDI.replace("effect", "affect")}, "type='affect'"),
     ("ddi2013", {"archive": DDI.replace('ddi="true"', 'ddi="maybe"')}, "ddi='maybe'"),
     ("gad", {"fold1": "a sentence\t2\n"}, "must be a sentence, a tab and 0 or 1"),
@@ -154,7 +159,7 @@ def test_a_missing_file_names_the_download_and_its_place(name, role, tmp_path):
     file = "ddi.zip" if role == "archive" else role
     (tmp_path / file).rename(tmp_path / "elsewhere")
     files = {one: "ddi.zip" if one == "archive" else one for one in GOOD[name]}
-    source = benchmark.source(tmp_path, "test", {one: str(tmp_path / files[one]) for one in files})
+    source = benchmark.source(tmp_path, "", {one: str(tmp_path / files[one]) for one in files})
     with pytest.raises(UserError, match=r"is missing; it is part of .*https?://") as error:
         benchmark.read(source, benchmark.choose({}))
     assert str(tmp_path / file) in str(error.value)
@@ -162,7 +167,7 @@ def test_a_missing_file_names_the_download_and_its_place(name, role, tmp_path):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_split_that_there_is_not_is_refused(name, tmp_path):
-    with pytest.raises(UserError, match=f"{name} has no split 'validation'; it has test"):
+    with pytest.raises(UserError, match=f"{name} has no split 'validation'; it has "):
         all_benchmarks()[name].source(tmp_path, "validation")
 
 
@@ -172,7 +177,7 @@ def test_half_a_download_is_refused(name, tmp_path):
     data = gzip.compress(text.encode())
     (tmp_path / "half.gz").write_bytes(data[: len(data) // 2])
     benchmark = all_benchmarks()[name]
-    source = benchmark.source(tmp_path, "test", {role: "half.gz"})
+    source = benchmark.source(tmp_path, "", {role: str(tmp_path / "half.gz")})
     source = type(source)(tmp_path, source.paths, source.download, "test")
     with pytest.raises(UserError, match=r"half.gz is damaged .*download it again"):
         benchmark.read(source, benchmark.choose({}))
@@ -183,3 +188,10 @@ def test_tokens_of_other_sentences_are_refused(tmp_path):
         read("bc2gm", tmp_path, {"scoring": "bio"}, tokens="Other\tO\n")
     with pytest.raises(UserError, match=r"no article goes on with 'It was bad \.'"):
         read("bc5cdr_disease", tmp_path, sentences=BIO.replace("is\t", "was\t"))
+
+
+def test_a_pair_with_two_relations_is_asked_once_for_each(tmp_path):
+    items = read("drugprot", tmp_path)
+    assert [one.choices[one.answer] for one in items] == ["inhibitor", "part-of"]
+    assert [one.id for one in items] == ["1.T1.T2.INHIBITOR", "1.T1.T2.PART-OF"]
+    assert {one.question for one in items} == {"@CHEMICAL$ binds @GENE$. Yes."}

@@ -77,7 +77,8 @@ def some_items(benchmark):
         with contextlib.suppress(UserError):
             items = real_items(benchmark, split)
             return items[: 4 if isinstance(items[0], TextItem) else 500]
-    raise AssertionError(f"no split of {benchmark.name} is here")
+    assert benchmark.name not in BIOLLM15, f"no split of {benchmark.name} is here"
+    pytest.skip(f"no split of {benchmark.name} is here")
 
 
 @needs_data

@@ -6,6 +6,7 @@ direction: the order of the two does not count. As in the paper, the entities ar
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from megatron_biollm.config import UserError
@@ -24,6 +25,7 @@ from megatron_biollm.evaluation.items import Prediction, Triple, TripleItem
 from megatron_biollm.evaluation.relations import triple_tally
 from megatron_biollm.evaluation.tally import Tally
 
+_NEWS = "Say of each relation whether it is news."
 RELATIONS = (
     "Association", "Positive_Correlation", "Negative_Correlation", "Bind", "Cotreatment",
     "Comparison", "Drug_Interaction", "Conversion",
@@ -71,7 +73,8 @@ def _item(article: Article, conventions: Conventions, where: str) -> TripleItem:
         triple if with_novelty else triple[:3]
         for triple in _triples(article, set(entity_names(article, _identifiers)), where)
     ]
-    return document(article, triples, RELATIONS, _identifiers, conventions["entities"])
+    item = document(article, triples, RELATIONS, _identifiers, conventions["entities"])
+    return replace(item, text=f"{item.text}\n\n{_NEWS}") if with_novelty else item
 
 
 def _identifiers(mention: Mention) -> list[str]:

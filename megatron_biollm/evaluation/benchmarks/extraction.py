@@ -7,6 +7,7 @@ from megatron_biollm.evaluation.benchmarks.bc5cdr_cid import BC5CDR_CID
 from megatron_biollm.evaluation.benchmarks.biored import BIORED
 from megatron_biollm.evaluation.benchmarks.chemprot import CHEMPROT
 from megatron_biollm.evaluation.benchmarks.ddi2013 import DDI2013
+from megatron_biollm.evaluation.benchmarks.drugprot import DRUGPROT
 from megatron_biollm.evaluation.benchmarks.folds import EUADR, GAD
 from megatron_biollm.evaluation.benchmarks.hoc import HOC
 from megatron_biollm.evaluation.benchmarks.jnlpba import JNLPBA
@@ -27,4 +28,4 @@ RELATIONS: tuple[Benchmark, ...] = (
     BIORED,
     KD_DTI,
 )
-OTHERS: tuple[Benchmark, ...] = (HOC, EUADR, BC5CDR_CID)
+OTHERS: tuple[Benchmark, ...] = (HOC, EUADR, BC5CDR_CID, DRUGPROT)

@@ -2,8 +2,9 @@
 
 Bravo et al. 2015, https://doi.org/10.1186/s12859-015-0472-9, and van Mulligen et al. 2012,
 https://doi.org/10.1016/j.jbi.2012.04.004, as BioBERT published them: ten folds of sentences whose
-gene and disease are masked. BLURB scores the first fold of GAD, and takes the last 535 of its
-4,796 sentences for development; BioBERT means over ten folds.
+gene and disease are masked. Sentences do not tell their articles, so each is its own document.
+BLURB scores the first fold of GAD, and takes the last 535 of its 4,796 sentences for development;
+BioBERT means over ten folds.
 """
 
 from collections.abc import Iterator, Sequence

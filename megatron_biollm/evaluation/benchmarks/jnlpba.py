@@ -10,7 +10,6 @@ https://doi.org/10.1186/s12859-017-1776-8).
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from megatron_biollm.evaluation.benchmark import Benchmark, Convention, Conventions, Source
 from megatron_biollm.evaluation.benchmarks.bio import Tagged, read_tagged
@@ -44,7 +43,7 @@ def read(source: Source, conventions: Conventions) -> list[SpanItem]:
     if "standoff" in source.paths:
         found = _of_standoff(read_brat(source.path("standoff"), FIVE))
     else:
-        found = _of_tags(read_tagged(source.path("sentences"), FIVE), source.path("sentences"))
+        found = _of_tags(read_tagged(source.path("sentences"), FIVE))
     numbers, items = Counter[str](), []
     for document, text, spans in found:
         numbers[document] += 1
@@ -53,12 +52,11 @@ def read(source: Source, conventions: Conventions) -> list[SpanItem]:
     return items
 
 
-def _of_tags(tagged: list[Tagged], path: Path) -> Iterator[tuple[str, str, tuple[Span, ...]]]:
+def _of_tags(tagged: list[Tagged]) -> Iterator[tuple[str, str, tuple[Span, ...]]]:
     """Sentences with spaces between tokens; each its own document where the file tells none."""
-    stem = path.name.split(".")[0]
     for number, sentence in enumerate(tagged, 1):
-        part = f"document{sentence.document}" if sentence.document else f"sentence{number}"
-        yield f"{stem}.{part}", *sentence.joined()
+        name = f"document{sentence.document}" if sentence.document else f"sentence{number}"
+        yield name, *sentence.joined()
 
 
 def _of_standoff(texts: list[StandoffText]) -> Iterator[tuple[str, str, tuple[Span, ...]]]:
