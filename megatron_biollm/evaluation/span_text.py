@@ -14,7 +14,7 @@ from megatron_biollm.evaluation.items import Span, SpanItem
 
 NONE = "none"
 _BULLET = re.compile(r"(?:[-*•]|\d+[.)])\s+")
-_LOOSE = re.compile(r"\s*(?:\\t|[:|])\s*")
+_LOOSE = re.compile(r"\\t|[:|]")
 
 
 def write_spans(item: SpanItem) -> str:

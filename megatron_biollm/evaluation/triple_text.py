@@ -11,7 +11,7 @@ from megatron_biollm.evaluation.items import Triple, TripleItem
 
 NONE = "none"
 _BULLET = re.compile(r"(?:[-*•]|\d+[.)])\s+")
-_BAR = re.compile(r"\s*\|\s*|\\t")
+_BAR = re.compile(r"\||\\t")
 
 
 def write_triples(item: TripleItem) -> str:

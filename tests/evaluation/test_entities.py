@@ -129,6 +129,7 @@ def ours(gold, found, types):
 
 @needs_data
 def test_equals_seqeval_strict_iob2_stray_i_too(tags):
+    pytest.importorskip("seqeval")
     from seqeval.metrics import f1_score, precision_score, recall_score
     from seqeval.scheme import IOB2
 
@@ -144,6 +145,7 @@ def test_equals_seqeval_strict_iob2_stray_i_too(tags):
 
 @needs_data
 def test_equals_nervaluate_strict(tags):
+    pytest.importorskip("nervaluate")
     from nervaluate.evaluator import Evaluator
 
     gold, found, types = tags

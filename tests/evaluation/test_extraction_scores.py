@@ -90,6 +90,17 @@ def test_gold_survives_being_written_and_read_as_lines(asked):
         assert score(benchmark, items, told).value() == 1.0
 
 
+@pytest.mark.parametrize("name", ["chemprot", "ddi2013", "gad"])
+def test_relations_of_real_pairs_score_as_scikit_learn_on_random_answers(name):
+    f1_score = pytest.importorskip("sklearn.metrics").f1_score
+    benchmark, author = all_benchmarks()[name], random.Random(11)
+    items = real_items(benchmark, "dev" if name in NOT_HERE else "test")
+    labels = range(1, len(items[0].choices))
+    told = [one.answer if author.random() < 0.7 else author.randint(0, labels[-1]) for one in items]
+    expected = f1_score([one.answer for one in items], told, labels=list(labels), average="micro")
+    assert score(benchmark, items, told).value() == pytest.approx(expected, abs=1e-12)
+
+
 def official_counts(genes, others, told):
     """TP, FP, FN of one sentence, extent by extent as `alt_eval.perl` goes through them."""
 

@@ -56,6 +56,12 @@ def test_a_list_a_colon_and_a_bar_are_read_after_a_known_type(line):
     assert read_spans(line, item("a colon: cancer")) == (Span(2, 15, "Disease"),)
 
 
+@pytest.mark.parametrize("piece", [" ", "Disease:", "a", "\t", "- ", "Disease\tataxia\n"])
+def test_texts_that_repeat_themselves_are_read(piece):
+    one = item("ataxia " * 50)
+    assert read_spans(piece * 100_000, one) in (None, ()) or len(read_spans(piece, one)) == 50
+
+
 def test_a_mention_with_a_colon_is_no_type():
     assert read_spans("colon: cancer", item("a colon: cancer")) is None
     assert read_spans("colon: cancer", item("a colon: cancer", types=())) is None
