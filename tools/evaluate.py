@@ -43,6 +43,7 @@ def main() -> None:
         return
     check(arguments)
     plan = plan_of(arguments)
+    from megatron_biollm.evaluation.contamination import read_findings
     from megatron_biollm.recipes.evaluate import Where, report, score
     from megatron_biollm.recipes.watch import watch
 
@@ -52,6 +53,7 @@ def main() -> None:
         arguments.device,
         arguments.overrides,
         arguments.batch_tokens,
+        read_findings(arguments.contamination) if arguments.contamination else None,
     )
     if arguments.watch:
         watch(arguments.watch, plan, where, arguments.poll, not arguments.once)
@@ -78,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--list", action="store_true", help="tell the benchmarks, and do nothing")
     add_what(parser)
     add_how(parser)
+    add("--contamination", type=Path, help="of tools/contamination.py: scores with and without")
     add("--compare", type=Path, action="append", default=[], help="another --output, repeatable")
     add("--json", action="store_true", help="the results as JSON on standard output")
     add("--poll", type=float, default=60.0, help="with --watch: seconds between looks [60]")

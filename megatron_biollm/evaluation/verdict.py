@@ -1,30 +1,40 @@
 """From answers to results: what every tool and hook does after a model has answered."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from megatron_biollm.evaluation.answers import Answers, Run
 from megatron_biollm.evaluation.benchmark import Benchmark
+from megatron_biollm.evaluation.contamination import Findings, contaminated
 from megatron_biollm.evaluation.items import AnyItem, ChoiceItem
 from megatron_biollm.evaluation.plan import Prepared
-from megatron_biollm.evaluation.results import ModelResults, Result, make_result
+from megatron_biollm.evaluation.results import Contamination, ModelResults, Result, make_result
 from megatron_biollm.evaluation.tally import Tally
 
 
 def judge(
-    answers: Answers, prepared: Sequence[Prepared], details: Mapping[str, Any] | None = None
+    answers: Answers,
+    prepared: Sequence[Prepared],
+    details: Mapping[str, Any] | None = None,
+    findings: Findings | None = None,
 ) -> ModelResults:
     """The results of a model on benchmarks from its stored answers.
 
+    findings: items that the training data holds, which are also scored apart, under the first seed.
+
     Raises:
-        UserError: answers that are missing, or belong to other items.
+        UserError: answers that are missing, or belong to other items; findings of another split.
     """
     results, tallies = [], {}
     for one in prepared:
         by_run = {run.file: tally_of(answers, run, one) for run in one.runs}
-        results.append(result_of(one, by_run))
+        result = result_of(one, by_run)
+        if findings:
+            result = replace(result, contamination=_sides(answers, one, findings))
+        results.append(result)
         tallies[one.benchmark.name] = by_run[one.runs[0].file]
     return ModelResults(answers.model["name"], tuple(results), dict(details or {}), tallies)
 
@@ -33,6 +43,11 @@ def tally_of(answers: Answers, run: Run, prepared: Prepared) -> Tally:
     """The counts of one run."""
     predictions = answers.predictions(run, prepared.items)
     return prepared.benchmark.score(prepared.items, predictions, prepared.conventions)
+
+
+def _sides(answers: Answers, one: Prepared, findings: Findings) -> Contamination | None:
+    predictions = answers.predictions(one.runs[0], one.items)
+    return contaminated(one.benchmark, one.items, predictions, one.conventions, one.split, findings)
 
 
 def result_of(one: Prepared, by_run: Mapping[str, Tally]) -> Result:

@@ -17,6 +17,7 @@ from megatron_biollm.config import UserError, load_config
 from megatron_biollm.device.runtime import Device, select_device
 from megatron_biollm.evaluation.answers import INDEX, Answers
 from megatron_biollm.evaluation.asking import Asking
+from megatron_biollm.evaluation.contamination import Findings
 from megatron_biollm.evaluation.curve import CURVE, read_curve
 from megatron_biollm.evaluation.offline import prepare_lm_eval
 from megatron_biollm.evaluation.plan import Plan, Prepared, as_answered, prepare, with_stored
@@ -66,6 +67,7 @@ class Where:
         overrides: `parallel.field=value`; ranks beyond tensor times pipeline parallelism are
             replicas, which share the questions.
         batch_tokens: most tokens that go through the model at once.
+        findings: items that the training data holds (tools/contamination.py), scored apart.
     """
 
     output: Path
@@ -73,6 +75,7 @@ class Where:
     device: str = "auto"
     overrides: Sequence[str] = ()
     batch_tokens: int = 4096
+    findings: Optional[Findings] = None
 
 
 def score(source: Mapping[str, Optional[Path]], plan: Plan, where: Where) -> Optional[ModelResults]:
@@ -132,7 +135,8 @@ class LiveScorer:
         answers = of_rank_0(open_answers(output, model) if self.speaks else None, self.control)
         ask_all(partial(self._load, folder, config, layout), prepared, answers, self.control)
         details["layout"] = layout.describe(layout.data_parallel_size(size))
-        return finish(answers, prepared, details, output) if self.speaks else None
+        where = dataclasses.replace(self.where, output=output)
+        return finish(answers, prepared, details, where) if self.speaks else None
 
     def _load(self, folder: Path, config: RunConfig, layout: ParallelConfig) -> "HarnessModel":
         from megatron_biollm.evaluation.harness import HarnessModel
@@ -181,7 +185,7 @@ def evaluate_hf(folder: Path, plan: Plan, where: Where) -> ModelResults:
     }
     answers = open_answers(where.output, model)
     ask_all(load, prepared, answers)
-    return finish(answers, prepared, {"hf": str(folder)}, where.output)
+    return finish(answers, prepared, {"hf": str(folder)}, where)
 
 
 def evaluate_answers(folder: Path, plan: Plan, where: Where) -> ModelResults:
@@ -194,7 +198,7 @@ def evaluate_answers(folder: Path, plan: Plan, where: Where) -> ModelResults:
     if where.name:
         answers.model = answers.model | {"name": where.name}
     prepared = [as_answered(one, answers) for one in prepare(with_stored(plan, answers))]
-    return finish(answers, prepared, {"answers": str(folder)}, where.output)
+    return finish(answers, prepared, {"answers": str(folder)}, where)
 
 
 def of_checkpoint(folder: Path, name: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -273,10 +277,11 @@ def ask_all(
 
 
 def finish(
-    answers: Answers, prepared: Sequence[Prepared], details: Mapping[str, Any], output: Path
+    answers: Answers, prepared: Sequence[Prepared], details: Mapping[str, Any], where: Where
 ) -> ModelResults:
     """Scores the answers and writes results; of the same model, earlier ones of others stay."""
-    found = judge(answers, prepared, {**details, "software": software()})
+    output = where.output
+    found = judge(answers, prepared, {**details, "software": software()}, where.findings)
     if (output / RESULTS).is_file() and (output / ANSWERS).is_dir():
         earlier = read_results(output, all_benchmarks())
         found = merged(earlier, found) if earlier.model == found.model else found

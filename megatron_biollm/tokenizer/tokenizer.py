@@ -104,6 +104,10 @@ class Tokenizer:
         """The text of ids; special tokens and ids of vocabulary padding give nothing."""
         raise NotImplementedError
 
+    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` of each text's ids."""
+        return [self.decode(own) for own in ids]
+
     def pieces(self) -> list[str | None]:
         """What each id stands for, None where there is no token; equal pieces, equal rows."""
         raise NotImplementedError
@@ -197,6 +201,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        return self._backend.decode_batch(ids, skip_special_tokens=True)
 
     def pieces(self) -> list[str | None]:
         by_id = {i: piece for piece, i in self._backend.get_vocab(with_added_tokens=True).items()}
