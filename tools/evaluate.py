@@ -145,11 +145,12 @@ def plan_of(arguments: argparse.Namespace) -> Any:
     from megatron_biollm.evaluation.answers import Answers
     from megatron_biollm.evaluation.asking import Asking
     from megatron_biollm.evaluation.plan import Plan
-    from megatron_biollm.evaluation.suite import choose
+    from megatron_biollm.evaluation.suite import all_benchmarks, choose
 
     suite = arguments.suite.split(",") if arguments.suite else ["biollm15"]
     if arguments.answers and not arguments.suite:
-        suite = [run.benchmark for run in Answers.open(arguments.answers).runs]
+        answered = {run.benchmark for run in Answers.open(arguments.answers).runs}
+        suite = [name for name in all_benchmarks() if name in answered]
     benchmarks = choose(suite)
     names = [one.name for one in benchmarks]
     how = (

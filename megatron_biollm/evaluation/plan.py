@@ -209,12 +209,17 @@ def as_answered(prepared: Prepared, answers: Answers) -> Prepared:
         known = ", ".join(dict.fromkeys(run.benchmark for run in answers.runs))
         raise UserError(f"{answers.folder} holds no answers to {name}, but to {known}; name these")
     ours = prepared.runs[0]
-    for what in ("split", "conventions", "limit") if runs[0].items_sha256 else ():
-        if getattr(runs[0], what) != getattr(ours, what):
-            raise UserError(
-                f"{answers.folder}: {name} was answered with {what}={getattr(runs[0], what)!r}, "
-                f"and is to be scored with {what}={getattr(ours, what)!r}; ask for the same"
-            )
+    # Conventions that belong to the scorer alone may be others.
+    if runs[0].items_sha256 not in ("", digest(prepared.items)):
+        differs = [
+            f"{what}={getattr(runs[0], what)!r}, and is to be scored with {getattr(ours, what)!r}"
+            for what in ("split", "conventions", "limit", "files")
+            if getattr(runs[0], what) != getattr(ours, what)
+        ]
+        raise UserError(
+            f"{answers.folder}: {name} was answered with "
+            f"{'; '.join(differs) or 'other files of the same name'}; score what was asked"
+        )
     first = replace(ours, asking=replace(ours.asking, method=STORED, seed=0, paraphrase=0))
     return replace(prepared, runs=runs if runs[0].items_sha256 else (first,))
 

@@ -37,12 +37,14 @@ class Wording:
         text_name: what the text of a question or a sentence is called.
         lettered: choices are named by letters, not by their own text.
         reasons: a chain of thought is asked for.
+        answer_name: what the answer is called; empty for what is usual of its kind.
     """
 
     instruction: str
     text_name: str
     lettered: bool
     reasons: bool = False
+    answer_name: str = ""
 
     def question(self, item: AnyItem) -> str:
         """What is asked, up to where the answer begins (`cue`)."""
@@ -59,6 +61,7 @@ class Wording:
     def cue(self, item: AnyItem) -> str:
         """The word that announces the answer, and what separates it from the answer."""
         name, gap = _CUES[type(item)]
+        name = self.answer_name or name
         return f"{name}: {STEPS}" if self.reasons else f"{name}:{gap}"
 
     def answer(self, item: AnyItem) -> str:
@@ -110,13 +113,21 @@ def wording(benchmark: Benchmark, items: Sequence[AnyItem], asking: Asking) -> W
     first = items[0]
     alike = isinstance(first, ChoiceItem) and len({one.choices for one in items}) == 1
     lettered = asking.continuation == "letter" or (asking.continuation == "auto" and not alike)
-    names = {"qa": "Question", "ner": "Sentence"}
+    asks = benchmark.task == "qa" or _are_questions(items)
+    names = {True: "Question", False: "Sentence" if benchmark.task == "ner" else "Text"}
     return Wording(
         instruction=instructions[asking.paraphrase],
-        text_name=names.get(benchmark.task, "Text"),
+        text_name=names[asks],
         lettered=lettered,
         reasons=method_of(asking, first) == "cot",
+        answer_name="Answer" if asks else "",
     )
+
+
+def _are_questions(items: Sequence[AnyItem]) -> bool:
+    """Whether most of the texts that are to be answered in writing ask something."""
+    asked = [isinstance(one, TextItem) and one.text.rstrip().endswith("?") for one in items]
+    return sum(asked) > len(asked) / 2
 
 
 def method_of(asking: Asking, item: AnyItem) -> str:

@@ -30,7 +30,7 @@ from megatron_biollm.evaluation.results import (
 )
 from megatron_biollm.evaluation.suite import all_benchmarks
 from megatron_biollm.evaluation.verdict import judge, table, tally_of
-from megatron_biollm.log import get_logger
+from megatron_biollm.log import get_logger, setup_logging
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.recipes.generate import (
     GenerateConfig,
@@ -167,6 +167,7 @@ def evaluate_hf(folder: Path, plan: Plan, where: Where) -> ModelResults:
             f"{where.overrides[0]}: an exported model runs in one process without a layout; leave "
             f"it out, or score the checkpoint it came from"
         )
+    setup_logging()
     prepared = prepare(plan)
     prepare_lm_eval()
 
@@ -317,6 +318,7 @@ def report(output: Path, compare: Sequence[Path] = (), curve: Optional[Path] = N
     Raises:
         UserError: a folder without results, or two models of one name.
     """
+    setup_logging()
     models = [read_results(folder, all_benchmarks()) for folder in (output, *compare)]
     curve = curve or output / CURVE
     page = write_report(output, models, read_curve(curve) if curve.is_file() else ())

@@ -1,9 +1,12 @@
 import shutil
 
 import pytest
+import torch
 from tokenizers import Tokenizer, processors
 
+from megatron_biollm.conversion.to_hf import write_config
 from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf
+from megatron_biollm.tokenizer.chat_template import load_chat_template
 from tests.generation import small_model
 from tests.generation.saved_run import save_run
 
@@ -48,4 +51,25 @@ def plain_export(export, plain_tokenizer_folder, tmp_path_factory):
     shutil.copytree(export, folder)
     for file in plain_tokenizer_folder.iterdir():
         shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer_folder(tokenizer_folder, tmp_path_factory):
+    """With the template of conversations that a fine-tuning run leaves in it."""
+    folder = tmp_path_factory.mktemp("tokenizer") / "chat"
+    tokenizer = small_model.tokenizer_of(tokenizer_folder)
+    load_chat_template(tokenizer)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_export(export, chat_tokenizer_folder, tmp_path_factory):
+    """The same weights with that tokenizer, as an export holds it."""
+    folder = tmp_path_factory.mktemp("exports") / "chat"
+    shutil.copytree(export, folder)
+    tokenizer = small_model.tokenizer_of(chat_tokenizer_folder)
+    sizes = small_model.sizes_for(tokenizer.vocab_size)
+    write_config(folder, sizes, torch.float32, tokenizer)
     return folder

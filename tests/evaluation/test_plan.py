@@ -104,8 +104,10 @@ def test_stored_answers_are_scored_as_they_were_asked(data, tmp_path):
     one = as_answered(one, answers)
     assert len(one.items) == 5 and one.conventions == {"order": "shifted"}
     assert judge(answers, [one]).results[0].limit == 5
-    with pytest.raises(UserError, match="was answered with conventions="):
+    with pytest.raises(UserError, match="was answered with conventions=.*scored with .*usual"):
         as_answered(prepare(Plan([QUIZ], data, limit=5))[0], answers)
+    with pytest.raises(UserError, match="was answered with limit=5, and is to be scored with 4"):
+        as_answered(prepare(replace(plan, limit=4))[0], answers)
     with pytest.raises(UserError, match="holds no answers to drugs, but to quiz"):
         as_answered(prepare(Plan([DRUGS], data))[0], answers)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from megatron_biollm.config import UserError
@@ -82,6 +84,14 @@ def test_choices_that_all_questions_share_are_named_by_their_words():
     other = ChoiceItem("3", "3", "Q3?", ("no", "yes"), 0)
     assert wording(QUIZ, [*shared, other], Asking()).lettered
     assert not wording(QUIZ, [*shared, other], Asking(continuation="text")).lettered
+
+
+def test_written_answers_to_questions_are_called_so():
+    asked = [TextItem(str(i), str(i), "What is it?", ("a thing",)) for i in range(3)]
+    words = wording(replace(QUIZ, task="extra"), asked, Asking())
+    assert words.plain(asked[0]).endswith("Question: What is it?\nAnswer:\n")
+    words = wording(replace(QUIZ, task="extra"), [ITEMS[3]], Asking())
+    assert words.plain(ITEMS[3]).endswith("Section: HPI\nText: Doctor: Hello.\nNote:\n")
 
 
 def test_a_chain_of_thought_is_asked_for_in_both_forms():

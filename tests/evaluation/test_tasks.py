@@ -140,6 +140,32 @@ def test_a_stock_task_of_lm_eval_runs_offline(world, tokenizer_folder, export, d
     assert json.dumps(found) == json.dumps(expected["results"]["signs"])
 
 
+def conversations_with(model, data):
+    prepare_lm_eval()
+    found = []
+    for method in ("likelihood", "generate"):
+        asking = Asking(method=method, chat=True, num_fewshot=1, max_gen_toks=16)
+        (one,) = prepare(Plan([QUIZ], data, asking, limit=6))
+        found += one.ask(model, one.runs[0])[1]
+    return found
+
+
+def conversations(folder, data):
+    return conversations_with(harness_model(folder, layout()), data)
+
+
+def test_conversations_are_those_of_hf_with_the_models_own_template(
+    world, chat_tokenizer_folder, chat_export, data
+):
+    expected = conversations_with(of_hf(chat_export), data)
+    (found,) = world.run(1, conversations, chat_tokenizer_folder, data)
+    assert all(one.prompt.startswith("<s>") for one in found[:3])
+    assert [one.texts for one in found] == [one.texts for one in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.prompt == theirs.prompt
+        assert ours.log_likelihoods == pytest.approx(theirs.log_likelihoods, abs=1e-4)
+
+
 def test_a_model_without_a_template_has_no_conversations(world, tokenizer_folder, data):
     (message,) = world.run(1, refusal_of_chat, tokenizer_folder, data)
     assert "no chat template" in message
