@@ -49,6 +49,13 @@ def test_a_shipped_fine_tuning_obeys_every_rule_and_fits_its_world(name, tmp_pat
         config.check_world(FINETUNING[name])
 
 
+@pytest.mark.parametrize("name", ["sft/tiny", "dpo/tiny"])
+def test_any_fine_tuning_takes_adapters_instead(name):
+    files = [EXAMPLES / name / "run.yaml", EXAMPLES / "sft" / "lora.yaml"]
+    for config in load_stages(files, ["checkpoint={load: null}", "model.preset=tiny"]):
+        assert config.finetune.lora.rank == 16
+
+
 def test_the_quickstart_obeys_every_rule():
     config = load_run_config(EXAMPLES / "quickstart" / "tiny.yaml")
     config.set_vocab_size(config.model.vocab_size or 4096, "the tokenizer")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaForCausalLM
 
 from megatron_biollm.checkpoint import verify
 from megatron_biollm.config import UserError
@@ -17,7 +17,13 @@ from tests.distributed import WorkerError
 from tests.integration.hugging_face import adapters_of
 from tests.integration.recipe import layout, log_of, rows, trained
 from tests.integration.sft_run import finetune_here, write_inputs
-from tests.integration.test_preference_runs import options_of, write_pairs
+from tests.integration.test_preference_runs import (
+    export,
+    options_of,
+    say,
+    scores_of,
+    write_pairs,
+)
 
 LORA = ["finetune.lora.rank=4", "finetune.lora.alpha=8", "optimizer.lr=1e-2"]
 LAST = 4
@@ -248,3 +254,17 @@ def test_adapters_are_never_left_out_silently(world, tuned, base, tmp_path):
     options += [f"data.train_data_path=[{base.parent / 'a.jsonl'}]"]
     refused = run(world, options)
     assert "adapters but no lora.json" in refused
+
+
+def test_a_reward_model_is_tuned_with_adapters_and_its_head(world, tuned, folder, tmp_path):
+    assert run(world, [*options_of(tuned, "reward", tmp_path / "run"), *LORA]) == LAST
+    conversation = [*say("user", ["heart"]), *say("assistant", ["liver"])]
+    scores = world.run(1, scores_of, tmp_path / "run", [conversation], joined=False)[0]
+    world.run(1, export, tmp_path / "run", tmp_path / "out", joined=False)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    reader = AutoTokenizer.from_pretrained(tmp_path / "out")
+    asked = reader.apply_chat_template([conversation], return_dict=True, return_tensors="pt")
+    with torch.no_grad():
+        assert model(**asked).logits[:, 0].tolist() == pytest.approx(scores, abs=1e-5)
+    with pytest.raises(UserError, match="is a reward model, whose head is no adapter"):
+        export_adapter(ConversionConfig(tmp_path / "run", tmp_path / "adapter"))
