@@ -16,6 +16,7 @@ from megatron_biollm.evaluation.results import (
     write_results,
 )
 from megatron_biollm.evaluation.statistics import paired_bootstrap
+from megatron_biollm.evaluation.suite import all_benchmarks
 from tests.evaluation.scored import answers, benchmark
 
 QUIZ = benchmark("quiz", "Quiz", "qa")
@@ -86,3 +87,9 @@ def test_tallies_of_another_scoring_are_refused(tmp_path):
         read_results(tmp_path / "a", {"quiz": QUIZ})
     with pytest.raises(UserError, match="cannot be compared"):
         read_results(tmp_path / "b", {"quiz": QUIZ})
+
+
+@pytest.mark.parametrize("one", all_benchmarks().values(), ids=lambda one: one.name)
+def test_every_scorer_tells_what_its_counts_mean_without_items(one):
+    scores = one.score([], [], one.choose({})).scores
+    assert scores and all(callable(score) for score in scores.values())

@@ -6,6 +6,7 @@ import pytest
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.answers import INDEX, Answers
 from megatron_biollm.evaluation.asking import Asking
+from megatron_biollm.evaluation.contamination import Findings
 from megatron_biollm.evaluation.curve import read_curve
 from megatron_biollm.evaluation.plan import Plan
 from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf
@@ -116,6 +117,19 @@ def test_stored_answers_give_the_same_scores(plan, scored, tmp_path):
         row["scores"][row["headline"]]["value"] for row in stored
     ]
     assert found.model == "small at step 10"
+
+
+def test_items_that_the_training_data_holds_are_scored_apart(plan, scored, tmp_path):
+    met = [{"id": row["id"], "share": 0.9} for row in rows(scored)[:5]]
+    stored = {"split": QUIZ.test_split, "items": 12, "too_short": 0, "found": met}
+    findings = Findings(8, ("pubmed",), {"quiz": stored})
+    where = Where(tmp_path, findings=findings)
+    found = evaluate_answers(scored / "answers", Plan(plan.benchmarks, plan.data), where)
+    sides = found.get("quiz").contamination
+    assert (sides.dirty.items, sides.clean.items) == (5, 7)
+    right = sum(part.scores["accuracy"].value * part.items for part in (sides.dirty, sides.clean))
+    assert right == pytest.approx(12 * found.get("quiz").main.value)
+    assert found.get("drugs").contamination is None
 
 
 def test_a_report_stands_beside_the_results(scored, tmp_path):
