@@ -24,6 +24,7 @@ curve.jsonl grows by its scores: for a job of its own beside the training.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,6 +133,8 @@ def check(arguments: argparse.Namespace) -> None:
             f"{' and '.join(given) or 'nothing'} to score; give one of "
             f"{', '.join(f'--{name}' for name in sources)}"
         )
+    if (arguments.hf or arguments.answers) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{given[0]} is scored by one process; start it without torchrun")
     for name in ("data", "output"):
         if getattr(arguments, name) is None:
             raise UserError(f"--{name} is not given; name a folder")

@@ -1,5 +1,6 @@
 """Evaluation asks no server: what libraries would look up elsewhere, they are told to leave."""
 
+import logging
 import os
 
 from megatron_biollm.config import UserError
@@ -20,6 +21,8 @@ def prepare_lm_eval() -> None:
         UserError: lm-eval is not installed.
     """
     os.environ.update(dict.fromkeys(_SWITCHES, "1"))
+    # It warns of every prompt that is cut; here these are counted.
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
         import lm_eval  # noqa: F401
     except ImportError as error:

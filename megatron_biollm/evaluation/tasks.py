@@ -26,7 +26,9 @@ from megatron_biollm.evaluation.prompts import (
     stops,
     wording,
 )
+from megatron_biollm.log import get_logger
 
+logger = get_logger(__name__)
 Doc = dict[str, Any]
 STORED_PROMPTS = 3
 
@@ -50,13 +52,26 @@ class Asked:
     examples: Examples
 
 
+@dataclass(frozen=True)
+class Room:
+    """What the context of a model holds.
+
+    Attributes:
+        fits: whether a prompt leaves room for an answer of so many tokens.
+        longest: most tokens of an answer.
+    """
+
+    fits: Callable[[str, int], bool]
+    longest: int
+
+
 class BenchmarkTask(Task):
     """A benchmark as lm-eval runs it: documents are its items, by number.
 
     Args:
         asked: the benchmark.
-        fits: whether a prompt leaves room for an answer of so many tokens; examples that do not
-            fit are left out, those first that stand farthest from the question.
+        room: of the model; examples that do not fit are left out, those first that stand farthest
+            from the question.
 
     Attributes:
         shortened: prompts that lost examples. too_long: prompts that do not fit without any, of
@@ -65,8 +80,8 @@ class BenchmarkTask(Task):
 
     VERSION = 1
 
-    def __init__(self, asked: Asked, fits: Callable[[str, int], bool]) -> None:
-        self.asked, self.fits = asked, fits
+    def __init__(self, asked: Asked, room: Room) -> None:
+        self.asked, self.room = asked, room
         self.words = wording(asked.benchmark, asked.items, asked.asking)
         self.method = method_of(asked.asking, asked.items[0])
         self.OUTPUT_TYPE = "multiple_choice" if self.method == "likelihood" else "generate_until"
@@ -105,10 +120,10 @@ class BenchmarkTask(Task):
     def prompt(self, item: AnyItem, template: Optional[Callable] = None) -> str:
         """What the model reads of an item, with as many examples as fit."""
         examples = self.asked.examples.of(item)
-        room = self._room(item)
+        answer = self._longest_answer(item)
         for left_out in range(len(examples) + 1):
             text = self._written(item, examples[left_out:], template)
-            if self.fits(text, room):
+            if self.room.fits(text, answer):
                 self.shortened += left_out > 0
                 return text
         self.too_long += 1
@@ -178,17 +193,19 @@ class BenchmarkTask(Task):
             return self.words.plain(item, examples)
         return template(self.words.messages(item, examples))
 
-    def _room(self, item: AnyItem) -> int:
+    def _longest_answer(self, item: AnyItem) -> int:
         if self.method == "likelihood":
-            return max(len(choice) for choice in self.words.choices(item))
-        return max_gen_toks(item, self.asked.asking, self.words)
+            asked = max(len(choice) for choice in self.words.choices(item))
+        else:
+            asked = max_gen_toks(item, self.asked.asking, self.words)
+        return min(asked, self.room.longest)
 
     def _gen_kwargs(self) -> dict[str, Any]:
         asking, first = self.asked.asking, self.asked.items[0]
         sampled = asking.samples > 1
         return {
             "until": stops(first, asking, self.words),
-            "max_gen_toks": max_gen_toks(first, asking, self.words),
+            "max_gen_toks": self._longest_answer(first),
             "do_sample": sampled,
             "temperature": asking.temperature if sampled else 0.0,
         }
@@ -205,7 +222,13 @@ def ask(model: TemplateLM, asked: Asked) -> tuple[list[Answer], BenchmarkTask]:
     Args:
         model: of lm-eval, such as `HarnessModel`; ranks that share one call this alike.
     """
-    task = BenchmarkTask(asked, fitting(model))
+    task = BenchmarkTask(asked, room_of(model))
+    wanted = max_gen_toks(asked.items[0], asked.asking, task.words)
+    if task.method != "likelihood" and wanted > task.room.longest:
+        logger.warning(
+            "%s: answers of %d tokens are due, and the model's context is %d; %d are written",
+            task.task_name, wanted, model.max_length, task.room.longest,
+        )  # fmt: skip
     found = evaluate(
         model,
         {task.task_name: task},
@@ -219,16 +242,14 @@ def ask(model: TemplateLM, asked: Asked) -> tuple[list[Answer], BenchmarkTask]:
     return answers, task
 
 
-def fitting(model: TemplateLM) -> Callable[[str, int], bool]:
-    """Whether a prompt leaves room for so many tokens in the context of a model."""
+def room_of(model: TemplateLM) -> Room:
+    """Half of a model's context is for answers at most, the rest for prompts."""
 
-    def fits(text: str, room: int) -> bool:
-        # Longer answers than that are not written.
-        room = min(room, model.max_length // 2)
+    def fits(text: str, answer: int) -> bool:
         # A token has at least one byte, so most texts need not be encoded; two more may be added.
         most = len(text.encode(errors="surrogatepass")) + 2
-        if most + room > model.max_length:
+        if most + answer > model.max_length:
             most = len(model.tok_encode(text))
-        return most + room <= model.max_length
+        return most + answer <= model.max_length
 
-    return fits
+    return Room(fits, model.max_length // 2)

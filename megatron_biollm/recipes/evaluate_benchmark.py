@@ -172,11 +172,11 @@ def _row(
 
 def _requests(one: Prepared, peer: Any) -> list[Any]:
     """The requests that lm-eval would make of a benchmark."""
-    from megatron_biollm.evaluation.tasks import Asked, BenchmarkTask, fitting
+    from megatron_biollm.evaluation.tasks import Asked, BenchmarkTask, room_of
 
     asking = one.runs[0].asking
     asked = Asked(one.benchmark, one.items, one.conventions, asking, one.examples(asking))
-    task = BenchmarkTask(asked, fitting(peer))
+    task = BenchmarkTask(asked, room_of(peer))
     task.build_all_requests()
     return task.instances
 

@@ -46,7 +46,7 @@ def of_hf(export):
 
 def plans(data):
     return [
-        Plan([QUIZ, DRUGS], data, Asking(num_fewshot=1, max_gen_toks=20)),
+        Plan([QUIZ, DRUGS], data, Asking(num_fewshot=1)),
         Plan([QUIZ], data, Asking(continuation="letter", normalise="characters")),
         Plan([QUIZ], data, Asking(method="generate", max_gen_toks=8)),
     ]
@@ -95,17 +95,19 @@ def test_several_chains_of_thought_are_sampled_alike_in_every_layout(world, toke
 
 def test_examples_that_do_not_fit_are_left_out_before_anything_is_cut(data):
     prepare_lm_eval()
-    from megatron_biollm.evaluation.tasks import Asked, BenchmarkTask
+    from megatron_biollm.evaluation.tasks import Asked, BenchmarkTask, Room
 
     (one,) = prepare(Plan([QUIZ], data, Asking(num_fewshot=4)))
     asking = one.runs[0].asking
     asked = Asked(QUIZ, one.items, one.conventions, asking, one.examples(asking))
-    lengths = [len(prompt) for prompt in prompts(BenchmarkTask(asked, lambda text, room: True))]
-    task = BenchmarkTask(asked, lambda text, room: len(text) < min(lengths) - 100)
+    lengths = [
+        len(prompt) for prompt in prompts(BenchmarkTask(asked, Room(lambda text, _: True, 8)))
+    ]
+    task = BenchmarkTask(asked, Room(lambda text, _: len(text) < min(lengths) - 100, 8))
     shown = [prompt.count("Question:") - 1 for prompt in prompts(task)]
     assert set(shown) == {2} and task.shortened == len(shown) and not task.too_long
     assert all(prompt.startswith("Answer well.\n\n") for prompt in prompts(task))
-    task = BenchmarkTask(asked, lambda text, room: False)
+    task = BenchmarkTask(asked, Room(lambda text, _: False, 8))
     assert {prompt.count("Question:") for prompt in prompts(task)} == {1}
     assert task.too_long == len(shown)
 
