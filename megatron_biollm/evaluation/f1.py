@@ -67,6 +67,17 @@ def macro(labels: Sequence[int], measure: Measure = f1) -> Score:
     return partial(_averaged, measure=measure, labels=tuple(labels))
 
 
+def _averaged_found(counts: np.ndarray, measure: Measure) -> np.ndarray:
+    every = by_label(counts)
+    found = every.any(-1)
+    return _ratio(np.where(found, measure(every), 0).sum(-1), found.sum(-1))
+
+
+def macro_found(measure: Measure = f1) -> Score:
+    """The mean over the labels for which anything was sought or given; 0 where there is none."""
+    return partial(_averaged_found, measure=measure)
+
+
 def need_one_each(items: Sequence, predictions: Sequence) -> None:
     """Refuses predictions that cannot belong to the items.
 

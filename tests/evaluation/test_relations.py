@@ -117,3 +117,21 @@ def test_the_mean_of_folds_is_not_the_f1_of_all():
     assert tally.value() == pytest.approx((1 + 2 / 3) / 2)
     with pytest.raises(UserError, match="is no choice"):
         benchmark.score(items, [1, 2, 1], {"folds": "10"})
+
+
+def test_a_fold_without_pairs_is_left_out_of_the_mean():
+    benchmark = all_benchmarks()["euadr"]
+    items = [
+        ChoiceItem(f"{fold}.1", f"{fold}.1", "", ("no", "yes"), 1, group=f"fold {fold}")
+        for fold in range(1, 4)
+    ]
+    tally = benchmark.score(items, [1, 1, 0], {"folds": "10"})
+    for name in ("f1", "precision", "recall"):
+        score = tally.scores[name]
+        assert score(tally.counts_dk.sum(0)) == pytest.approx(2 / 3)
+        assert score(tally.counts_dk[:2].sum(0)) == 1.0, "of items of the first two folds"
+        assert list(score(tally.counts_dk)) == [1.0, 1.0, 0.0], "of each item alone"
+        assert score(0 * tally.counts_dk[0]) == 0.0
+    unasked = ChoiceItem("4.1", "4.1", "", ("no", "yes"), 0, group="fold 4")
+    more = benchmark.score([*items, unasked], [1, 1, 1, 0], {"folds": "10"})
+    assert more.value() == 1.0, "nothing was sought in the fourth fold, and nothing told"

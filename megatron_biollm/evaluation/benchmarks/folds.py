@@ -21,7 +21,14 @@ from megatron_biollm.evaluation.benchmark import (
     Prompt,
     Source,
 )
-from megatron_biollm.evaluation.f1 import COUNTS, flat, macro, need_one_each, precision, recall
+from megatron_biollm.evaluation.f1 import (
+    COUNTS,
+    flat,
+    macro_found,
+    need_one_each,
+    precision,
+    recall,
+)
 from megatron_biollm.evaluation.files import read_text
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.relations import counted
@@ -81,6 +88,9 @@ def score(
 ) -> Tally:
     """F1 of the associated pairs; of several folds, the mean of theirs.
 
+    A fold of which a draw, a resample or a part of the items has no such pair, neither sought nor
+    told, is left out of the mean: its F1 is not defined.
+
     Raises:
         UserError: not one prediction for each item.
     """
@@ -93,7 +103,11 @@ def score(
             raise UserError(f"{item.id}: {told!r} is no choice; give 0, 1 or nothing")
         counts[row, folds[item.group]] = told == item.answer == 1, told == 1, item.answer == 1
     # The folds are not named: stored counts are understood without items, and tell how many.
-    scores = {"f1": macro(()), "precision": macro((), precision), "recall": macro((), recall)}
+    scores = {
+        "f1": macro_found(),
+        "precision": macro_found(precision),
+        "recall": macro_found(recall),
+    }
     return counted(items, predictions, flat(counts), scores)
 
 
