@@ -15,6 +15,7 @@ Ids = Sequence[int]
 Tell = Callable[[int], None]
 BATCH_TOKENS = 4096
 BATCH_ROWS = 64
+LEAST_FILLED = 0.8  # a row that fills less of a batch begins another one
 
 
 def _tell_nobody(done: int) -> None:
@@ -123,7 +124,8 @@ class LiveModel:
         """Rows in batches of like length, the longest first, so that memory runs out at once."""
         batch: list[tuple] = []
         for row in sorted(rows, key=lambda row: (-len(row), row)):
-            if batch and (len(batch) + 1) * len(batch[0]) > self.batch_tokens:
+            full = batch and (len(batch) + 1) * len(batch[0]) > self.batch_tokens
+            if full or (batch and len(row) < LEAST_FILLED * len(batch[0])):
                 yield batch
                 batch = []
             batch.append(row)
