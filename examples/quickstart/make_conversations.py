@@ -5,6 +5,7 @@
     preferences.jsonl            for preference tuning: prompt, chosen, rejected
     preferences_heldout.jsonl
     questions.jsonl              three held-out questions to ask a model: messages
+    choices.jsonl                held-out questions with four options, in the form of MedQA
 
 They are about the drugs of the sample sources, so a model that has read those has met the facts.
 Half of the answers for instruction tuning advise and half promise; the pairs prefer advice, which
@@ -92,6 +93,25 @@ def preferences(held_out: bool) -> Iterator[dict]:
         }
 
 
+def choices(rng: random.Random) -> Iterator[dict]:
+    """What each drug acts on and what it is used for, between three other drugs' answers."""
+    for topic in TOPICS:
+        for name, question in (
+            ("target", "What does {drug} act on?"),
+            ("disease", "What is {drug} used for?"),
+        ):
+            others = sorted({other[name] for other in TOPICS} - {topic[name]})
+            options = [topic[name], *rng.sample(others, 3)]
+            rng.shuffle(options)
+            yield {
+                "question": question.format(**topic),
+                "options": dict(zip("ABCD", options, strict=True)),
+                "answer": topic[name],
+                "answer_idx": "ABCD"[options.index(topic[name])],
+                "meta_info": name,
+            }
+
+
 def make_conversations(folder: Path, seed: int) -> None:
     """Writes all files; existing ones are replaced."""
     rng = random.Random(seed)
@@ -101,6 +121,7 @@ def make_conversations(folder: Path, seed: int) -> None:
         rng.shuffle(told)
         write(folder / f"conversations{name}.jsonl", told)
         write(folder / f"preferences{name}.jsonl", list(preferences(held_out)))
+    write(folder / "choices.jsonl", list(choices(rng)))
     # One of each subject, of three drugs.
     asked = [question for question, _ in questions(held_out=True)][:: 8 * len(SUBJECTS) + 1][:3]
     write(folder / "questions.jsonl", [{"messages": ask(question)} for question in asked])
