@@ -3,7 +3,7 @@
 #
 #   examples/dpo/tiny/train.sh runs/sft_tiny/2_notes [section.field=value ...]
 set -euo pipefail
-start=$(realpath "${1:?give the run of an instruction-tuned model}")
+start=$(realpath -e "${1:?give the run of an instruction-tuned model}")
 shift
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
