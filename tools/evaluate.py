@@ -8,6 +8,8 @@
     python tools/evaluate.py --hf export --suite ncbi_disease --split ncbi_disease=dev \\
         --convention ncbi_disease.mentions=pubtator --data benchmarks --output scores/export
     python tools/evaluate.py --answers scores/my_run/answers --data benchmarks --output again
+    python tools/evaluate.py --checkpoint runs/my_run --perplexity 'pubmed=held_out/pubmed*.zst' \\
+        --perplexity 'pmc=held_out/pmc*.zst' --limit 1000 --output scores/texts
     python tools/evaluate.py --watch runs/my_run --suite medqa --limit 200 --data benchmarks \\
         --output scores/curve
 
@@ -15,6 +17,9 @@
 them with their splits and conventions. A checkpoint runs in the layout of its training or in the
 one given, with replicas on the ranks that remain. What --output holds of the same questions to the
 same model is not asked again, so a scoring that was cut off is started anew by the same command.
+
+--perplexity NAME=PATTERN, repeatable, has texts foretold beside --suite or, alone, in its place:
+JSON lines (.gz, .zst too) with `text`, --limit documents of each.
 
 --output gets answers/ (what was asked and answered), results.json with tallies.npz, and the report:
 report.html, report.md, report.json and pictures. --compare names other such folders that stand
@@ -26,7 +31,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +79,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--answers", type=Path, help="folder of stored answers to score")
     add("--watch", type=Path, help="run whose checkpoints are scored as they are committed")
     add("--suite", default="", help="suites and benchmarks, with commas [biollm15]")
-    add("--data", type=Path, help="folder with the benchmarks' folders")
+    add(
+        "--perplexity",
+        action="append",
+        default=[],
+        metavar="NAME=PATTERN",
+        help="texts to foretell",
+    )
     add("--output", type=Path, help="folder to write")
     add("--name", default="", help="of the model in tables [its folder and step]")
     add("--list", action="store_true", help="tell the benchmarks, and do nothing")
@@ -93,14 +103,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def add_what(parser: argparse.ArgumentParser) -> None:
+    # Seconds of imports, not for --help.
+    from megatron_biollm.evaluation.options import add_places
+
     group = parser.add_argument_group("what is asked")
+    add_places(group)
     add = group.add_argument
     add("--limit", type=int, help="so many items of each benchmark, drawn evenly [all]")
-    add("--split", action="append", default=[], metavar="NAME=SPLIT", help="in place of its test")
     add("--fewshot-split", action="append", default=[], metavar="NAME=SPLIT", help="of examples")
-    add("--convention", action="append", default=[], metavar="NAME.OPTION=VALUE")
-    add("--file", action="append", default=[], metavar="NAME.ROLE=PATH", help="lies elsewhere")
-    add("--skip-missing", action="store_true", help="leave out benchmarks without their files")
 
 
 def add_how(parser: argparse.ArgumentParser) -> None:
@@ -135,71 +145,54 @@ def check(arguments: argparse.Namespace) -> None:
         )
     if (arguments.hf or arguments.answers) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(f"{given[0]} is scored by one process; start it without torchrun")
-    for name in ("data", "output"):
+    texts_alone = arguments.perplexity and not arguments.suite
+    for name in ("output",) if texts_alone else ("data", "output"):
         if getattr(arguments, name) is None:
             raise UserError(f"--{name} is not given; name a folder")
-    if not arguments.data.is_dir():
+    if arguments.data and not arguments.data.is_dir():
         raise UserError(f"--data {arguments.data} is no folder; it holds those of the benchmarks")
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds} must be at least 1")
 
 
 def plan_of(arguments: argparse.Namespace) -> Any:
-    from megatron_biollm.evaluation.answers import Answers
     from megatron_biollm.evaluation.asking import Asking
+    from megatron_biollm.evaluation.options import pairs, places
+    from megatron_biollm.evaluation.perplexity import TASK as TEXTS
     from megatron_biollm.evaluation.plan import Plan
-    from megatron_biollm.evaluation.suite import all_benchmarks, choose
 
-    suite = arguments.suite.split(",") if arguments.suite else ["biollm15"]
-    if arguments.answers and not arguments.suite:
-        answered = {run.benchmark for run in Answers.open(arguments.answers).runs}
-        suite = [name for name in all_benchmarks() if name in answered]
-    benchmarks = choose(suite)
-    names = [one.name for one in benchmarks]
+    benchmarks = benchmarks_of(arguments)
     how = (
         *("method", "continuation", "normalise", "num_fewshot", "chat", "samples"),
         *("temperature", "max_gen_toks", "seed"),
     )
     return Plan(
         benchmarks,
-        arguments.data,
+        arguments.data or Path(),
         Asking(**{name: getattr(arguments, name) for name in how}),
         tuple(range(arguments.seed, arguments.seed + arguments.seeds)),
         arguments.paraphrases,
         arguments.limit,
-        pairs(arguments.split, "--split"),
-        pairs(arguments.fewshot_split, "--fewshot-split"),
-        nested(arguments.convention, "--convention", names),
-        nested(arguments.file, "--file", names),
-        arguments.skip_missing,
+        fewshot_splits=pairs(arguments.fewshot_split, "--fewshot-split"),
+        **places(arguments, [one.name for one in benchmarks if one.task != TEXTS]),
     )
 
 
-def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """NAME=VALUE by name."""
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise UserError(f"{option} {text} is not NAME=VALUE")
-        found[name] = value
-    return found
+def benchmarks_of(arguments: argparse.Namespace) -> list[Any]:
+    """What --suite names, and the texts of --perplexity; where nothing is named, all that stored
+    answers hold, or the suite."""
+    from megatron_biollm.evaluation.answers import Answers
+    from megatron_biollm.evaluation.options import pairs
+    from megatron_biollm.evaluation.suite import all_benchmarks, choose
+    from megatron_biollm.recipes.texts import text_benchmarks
 
-
-def nested(texts: Sequence[str], option: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """NAME.KEY=VALUE by name and key; of a single benchmark the name may be left out."""
-    found: dict[str, dict[str, str]] = {}
-    for key, value in pairs(texts, option).items():
-        name, dot, inner = key.partition(".")
-        if not dot and len(names) == 1:
-            name, inner = names[0], key
-        if not inner:
-            raise UserError(
-                f"{option} {key}={value} does not say of which benchmark; give "
-                f"{option} BENCHMARK.{key}={value}"
-            )
-        found.setdefault(name, {})[inner] = value
-    return found
+    texts = text_benchmarks(pairs(arguments.perplexity, "--perplexity"))
+    if arguments.suite or texts:
+        return choose(arguments.suite.split(",") if arguments.suite else []) + texts
+    if arguments.answers:
+        answered = {run.benchmark for run in Answers.open(arguments.answers).runs}
+        return choose([name for name in all_benchmarks() if name in answered])
+    return choose(["biollm15"])
 
 
 def described(benchmark: Any) -> str:

@@ -22,6 +22,7 @@ from megatron_biollm.evaluation.files import read_json_lines
 from megatron_biollm.evaluation.items import (
     AnyItem,
     ChoiceItem,
+    DocumentItem,
     LabelsItem,
     NumberItem,
     Prediction,
@@ -221,6 +222,10 @@ def _run(row: dict[str, Any]) -> Run:
 def _prediction(row: dict[str, Any], item: AnyItem, where: str) -> Prediction:
     if "prediction" not in row:
         texts = row.get("texts", [row["text"]] if "text" in row else [])
+        if isinstance(item, DocumentItem):
+            raise UserError(
+                f"{where} has no 'prediction'; of a text it is [log-likelihood, tokens]"
+            )
         if not texts or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{where} has neither 'prediction' nor 'text'; it needs one of them")
         return read_answers(texts, item)
@@ -245,6 +250,9 @@ def _typed(value: Any, item: AnyItem) -> Prediction:
         return str(value)
     if isinstance(item, SpanItem):
         return tuple(Span(int(start), int(end), str(kind)) for start, end, kind in value)
+    if isinstance(item, DocumentItem):
+        log_likelihood, tokens = value
+        return float(log_likelihood), int(tokens)
     if isinstance(item, LabelsItem):
         return tuple(str(one) for one in value)
     return tuple(tuple(str(part) for part in one) for one in value)

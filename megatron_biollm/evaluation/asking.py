@@ -9,6 +9,7 @@ from megatron_biollm.config import UserError
 
 METHODS = ("auto", "likelihood", "generate", "cot")
 STORED = "stored"  # answers that were made elsewhere, nobody knows how
+ROLLING = "rolling"  # the log-likelihood of whole texts, of which nothing is asked
 CONTINUATIONS = ("auto", "letter", "text")
 NORMALISATIONS = ("none", "characters")
 
@@ -52,7 +53,7 @@ class Asking:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("method", (*METHODS, STORED)),
+            ("method", (*METHODS, STORED, ROLLING)),
             ("continuation", CONTINUATIONS),
             ("normalise", NORMALISATIONS),
         ):

@@ -1,7 +1,7 @@
 """Scores over a run's checkpoints: `curve.jsonl`, a row for each benchmark and checkpoint.
 
 {"step": 1000, "consumed_tokens": 4194304, "benchmark": "medqa", "score": 0.27,
- "low": 0.25, "high": 0.30, "chance": 0.25}
+ "low": 0.25, "high": 0.30, "chance": 0.25, "headline": "accuracy"}
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +28,7 @@ def curve_rows(step: int, consumed_tokens: int, results: Iterable[Result]) -> li
             "low": one.main.low,
             "high": one.main.high,
             "chance": one.chance,
+            "headline": one.headline,
         }
         for one in results
     ]

@@ -5,7 +5,8 @@ independent. `id` is unique within a benchmark and its split, and the same in ev
 
 Predictions, by kind of item: for a `ChoiceItem` the index of a choice, or None for an answer that
 cannot be read; for a `SpanItem` spans; for a `TripleItem` triples; for a `TextItem` a text; for a
-`LabelsItem` labels; for a `NumberItem` a number or None.
+`LabelsItem` labels; for a `NumberItem` a number or None; for a `DocumentItem` its log-likelihood
+and number of tokens.
 """
 
 from dataclasses import dataclass
@@ -119,6 +120,14 @@ class NumberItem(Item):
     value: float
 
 
-AnyItem = Union[ChoiceItem, SpanItem, TripleItem, TextItem, LabelsItem, NumberItem]
+@dataclass(frozen=True)
+class DocumentItem(Item):
+    """A text that is foretold as it stands; nothing is asked of it."""
+
+    text: str
+
+
+AnyItem = Union[ChoiceItem, SpanItem, TripleItem, TextItem, LabelsItem, NumberItem, DocumentItem]
 Triple = tuple[str, ...]
-Prediction = Union[None, int, float, str, tuple[Span, ...], tuple[Triple, ...], tuple[str, ...]]
+Told = Union[tuple[Span, ...], tuple[Triple, ...], tuple[str, ...], tuple[float, int]]
+Prediction = Union[None, int, float, str, Told]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from megatron_biollm.atomic import whole_file
 from megatron_biollm.evaluation.comparison import Comparison
 from megatron_biollm.evaluation.published import Published
-from megatron_biollm.evaluation.report_tables import TASKS
+from megatron_biollm.evaluation.report_tables import TASKS, is_share
 from megatron_biollm.evaluation.results import ModelResults, Result
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -59,7 +59,8 @@ def draw_curves(rows: Sequence[dict[str, Any]], titles: dict[str, str]) -> Figur
     for axes in grid[len(names) :]:
         axes.set_visible(False)
     figure.supxlabel("tokens seen", fontsize=9)
-    figure.supylabel("score, %", fontsize=9)
+    shares = all(is_share(row.get("headline") or "") for row in rows)
+    figure.supylabel("score, %" if shares else "score, % or as named", fontsize=9)
     return figure
 
 
@@ -109,7 +110,8 @@ def write_png(figure: Figure, path: Path) -> None:
 def _rows(models: Sequence[ModelResults]) -> list[Result]:
     found = {one.benchmark: one for model in reversed(models) for one in model.results}
     known = list(TASKS)
-    return sorted(found.values(), key=lambda one: known.index(one.task))
+    rows = [one for one in found.values() if one.task in known]
+    return sorted(rows, key=lambda one: known.index(one.task))
 
 
 def _dots(axes: Axes, model: ModelResults, rows: Sequence[Result], place: int, count: int) -> None:
@@ -144,13 +146,16 @@ def _separate_tasks(axes: Axes, rows: Sequence[Result]) -> None:
 
 def _curve(axes: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:
     tokens = [row["consumed_tokens"] for row in rows]
-    values = {key: [100 * row[key] for row in rows] for key in ("score", "low", "high")}
+    headline = rows[0].get("headline") or ""
+    scale = 100 if is_share(headline) else 1
+    values = {key: [scale * row[key] for row in rows] for key in ("score", "low", "high")}
     axes.fill_between(tokens, values["low"], values["high"], color=COLOURS[0], alpha=0.2, lw=0)
     axes.plot(tokens, values["score"], "o-", color=COLOURS[0], markersize=3, lw=1.3)
     chance = next((row["chance"] for row in rows if row.get("chance") is not None), None)
     if chance is not None:
         axes.axhline(100 * chance, color="black", lw=0.8, ls="--")
-    axes.set_title(title, fontsize=9)
+    unit = "" if is_share(headline) else f", {headline.replace('_', ' ')}"
+    axes.set_title(title + unit, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tokens(value)))
     axes.tick_params(labelsize=8)

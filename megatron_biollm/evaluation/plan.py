@@ -13,6 +13,7 @@ from megatron_biollm.evaluation.asking import STORED, Asking
 from megatron_biollm.evaluation.benchmark import Benchmark, MissingFile
 from megatron_biollm.evaluation.fewshot import Examples
 from megatron_biollm.evaluation.items import AnyItem
+from megatron_biollm.evaluation.perplexity import TASK as TEXTS
 from megatron_biollm.evaluation.prompts import method_of, wording
 from megatron_biollm.log import get_logger
 
@@ -131,6 +132,8 @@ def prepare(plan: Plan) -> list[Prepared]:
 
 def _prepare(plan: Plan, benchmark: Benchmark) -> Prepared:
     name = benchmark.name
+    if benchmark.task == TEXTS:  # there are no examples of a text, nor other ways to ask
+        plan = replace(plan, asking=Asking(), seeds=(0,), paraphrases=False)
     split = plan.splits.get(name, "") or benchmark.test_split
     conventions = benchmark.choose(plan.conventions.get(name, {}))
     files = dict(plan.files.get(name, {}))

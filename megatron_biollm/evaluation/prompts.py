@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from megatron_biollm.config import UserError
-from megatron_biollm.evaluation.asking import Asking
+from megatron_biollm.evaluation.asking import ROLLING, Asking
 from megatron_biollm.evaluation.benchmark import Benchmark
 from megatron_biollm.evaluation.choice_text import read_choice, vote
 from megatron_biollm.evaluation.items import (
     AnyItem,
     ChoiceItem,
+    DocumentItem,
     LabelsItem,
     NumberItem,
     Prediction,
@@ -131,7 +132,9 @@ def _are_questions(items: Sequence[AnyItem]) -> bool:
 
 
 def method_of(asking: Asking, item: AnyItem) -> str:
-    """The method in use: what has no choices is written in any case."""
+    """The method in use: what has no choices is written in any case, but for whole texts."""
+    if isinstance(item, DocumentItem):
+        return ROLLING
     if not isinstance(item, ChoiceItem):
         return "generate"
     return "likelihood" if asking.method == "auto" else asking.method

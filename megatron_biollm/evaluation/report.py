@@ -25,7 +25,8 @@ from megatron_biollm.evaluation import pictures, report_tables
 from megatron_biollm.evaluation.comparison import Comparison, compare
 from megatron_biollm.evaluation.curve import check_curve
 from megatron_biollm.evaluation.published import Published, read_published
-from megatron_biollm.evaluation.report_tables import Table
+from megatron_biollm.evaluation.report_tables import TASKS, Table, is_share
+from megatron_biollm.evaluation.report_texts import texts_table
 from megatron_biollm.evaluation.results import ModelResults
 
 VERSION = 1
@@ -92,9 +93,12 @@ def _content(models: Sequence[ModelResults], curve: Sequence[dict[str, Any]]) ->
 
 
 def _pictures(content: Content) -> Iterator[tuple[str, Figure]]:
-    yield "scores", pictures.draw_scores(content.models, content.published)
-    if any(one.difference for one in content.comparisons):
-        yield "comparison", pictures.draw_comparison(content.comparisons)
+    if any(one.task in TASKS for model in content.models for one in model.results):
+        yield "scores", pictures.draw_scores(content.models, content.published)
+    # Differences that are no percentage points are told by their table alone.
+    shares = [one for one in content.comparisons if is_share(one.headline)]
+    if any(one.difference for one in shares):
+        yield "comparison", pictures.draw_comparison(shares)
     if content.curve:
         yield "curve", pictures.draw_curves(content.curve, _titles(content))
 
@@ -138,6 +142,7 @@ def _sections(content: Content) -> dict[str, list[Table]]:
     ]
     made = {
         "Scores": list(report_tables.score_tables(content.models, content.published)),
+        "Texts": [texts_table(content.models)],
         "Comparison": [report_tables.comparison_table(content.comparisons)],
         "Over checkpoints": [report_tables.curve_table(curve)],
         "By type and subject": list(report_tables.part_tables(content.models)),
@@ -218,13 +223,19 @@ NOTES = {
         "the true one with 95 % confidence, from resampling whole documents. Published scores come "
         "from their authors; what is known to differ from the conventions here stands below them."
     ),
+    "Texts": (
+        "How well each model foretells texts; lower is better. Only bits per byte can be compared "
+        "between models of different tokenizers. Intervals resample documents."
+    ),
     "Comparison": (
         "On the documents that both models answered. The difference and its interval are in "
-        "percentage points. Holm's correction makes the p-values hold for all benchmarks together; "
-        "those below 0.05 are set in bold. McNemar's test takes the questions that only one model "
-        "answered rightly (second : first)."
+        "percentage points, of texts in bits per byte. Holm's correction makes the p-values hold "
+        "for all benchmarks together; those below 0.05 are set in bold. McNemar's test takes the "
+        "questions that only one model answered rightly (second : first)."
     ),
-    "Over checkpoints": "Scores of the saved checkpoints of one run, in percent.",
+    "Over checkpoints": (
+        "Scores of the saved checkpoints of one run, in percent; of texts, bits per byte."
+    ),
     "By type and subject": "The benchmark's own score on parts of its items.",
     "Contamination": (
         "Items whose n-grams occur in the training data, and what the model scores on them and on "

@@ -147,8 +147,13 @@ def curve_table(rows: Sequence[dict[str, Any]]) -> Table | None:
 
 def number(value: float, score: str) -> str:
     """A score as people read it: shares in percent, other quantities as they are."""
-    text = f"{value:.3f}" if score.lower().startswith(_NUMBERS) else f"{100 * value:.1f}"
+    text = f"{100 * value:.1f}" if is_share(score) else f"{value:.3f}"
     return text.replace("-", "\u2212")
+
+
+def is_share(score: str) -> bool:
+    """Whether a score is a share, which is told in percent."""
+    return not score.lower().startswith(_NUMBERS)
 
 
 def interval(one: Interval, score: str) -> Cell:
@@ -265,7 +270,10 @@ def _compared(one: Comparison) -> tuple[Cell, ...]:
 def _checkpoint(step: int, found: dict[str, Any], names: Sequence[str]) -> tuple[Cell, ...]:
     tokens = next(iter(found.values()))["consumed_tokens"]
     cells = [
-        interval(Interval(found[n]["score"], found[n]["low"], found[n]["high"]), "")
+        interval(
+            Interval(found[n]["score"], found[n]["low"], found[n]["high"]),
+            found[n].get("headline", ""),
+        )
         if n in found
         else Cell(NOTHING)
         for n in names

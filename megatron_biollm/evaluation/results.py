@@ -9,7 +9,7 @@ Both are written in one step each, the JSON last: without it there are no result
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import numpy as np
 from megatron_biollm.atomic import disk_errors, whole_file, write_json
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.benchmark import Benchmark
+from megatron_biollm.evaluation.perplexity import TASK as TEXTS
+from megatron_biollm.evaluation.perplexity import score_texts
 from megatron_biollm.evaluation.statistics import (
     LEVEL,
     RESAMPLES,
@@ -232,8 +234,8 @@ def read_results(
 ) -> ModelResults:
     """The results in a folder; with `benchmarks` also their tallies, for comparisons.
 
-    benchmarks: by name. What counts mean is not stored: a benchmark's scorer tells it, asked to
-    score nothing.
+    benchmarks: by name; texts need none. What counts mean is not stored: a benchmark's scorer
+    tells it, asked to score nothing.
 
     Raises:
         UserError: there are none, they are damaged, or another version wrote them.
@@ -257,9 +259,11 @@ def read_results(
     tallies = {}
     if benchmarks is not None:
         arrays = _read_arrays(path.with_name(TALLIES), digest)
+        scorers = {name: one.score for name, one in benchmarks.items()}
+        scorers |= {one.benchmark: score_texts for one in results if one.task == TEXTS}
         known = [one for one in results if f"{one.benchmark}/counts" in arrays]
-        known = [one for one in known if one.benchmark in benchmarks]
-        tallies = {o.benchmark: _tally(o, arrays, benchmarks[o.benchmark]) for o in known}
+        known = [one for one in known if one.benchmark in scorers]
+        tallies = {o.benchmark: _tally(o, arrays, scorers[o.benchmark]) for o in known}
     return ModelResults(model, results, details, tallies)
 
 
@@ -303,13 +307,13 @@ def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def _tally(result: Result, arrays: Mapping[str, np.ndarray], benchmark: Benchmark) -> Tally:
+def _tally(result: Result, arrays: Mapping[str, np.ndarray], score: Callable) -> Tally:
     name = result.benchmark
     items, unreadable = arrays[f"{name}/items"].tolist()
     return Tally(
         tuple(arrays[f"{name}/documents"].tolist()),
         arrays[f"{name}/counts"],
-        benchmark.score([], [], result.conventions).scores,
+        score([], [], result.conventions).scores,
         items,
         unreadable,
     )

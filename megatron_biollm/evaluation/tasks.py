@@ -15,10 +15,10 @@ from lm_eval.config.task import TaskConfig
 from lm_eval.evaluator import evaluate
 
 from megatron_biollm.evaluation.answers import Answer
-from megatron_biollm.evaluation.asking import Asking
+from megatron_biollm.evaluation.asking import ROLLING, Asking
 from megatron_biollm.evaluation.benchmark import Benchmark, Conventions
 from megatron_biollm.evaluation.fewshot import Examples
-from megatron_biollm.evaluation.items import AnyItem
+from megatron_biollm.evaluation.items import AnyItem, DocumentItem
 from megatron_biollm.evaluation.prompts import (
     max_gen_toks,
     method_of,
@@ -31,6 +31,7 @@ from megatron_biollm.log import get_logger
 logger = get_logger(__name__)
 Doc = dict[str, Any]
 STORED_PROMPTS = 3
+_OUTPUT_TYPES = {"likelihood": "multiple_choice", ROLLING: "loglikelihood_rolling"}
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,12 @@ class Room:
     Attributes:
         fits: whether a prompt leaves room for an answer of so many tokens.
         longest: most tokens of an answer.
+        tokens: how many a text has.
     """
 
     fits: Callable[[str, int], bool]
     longest: int
+    tokens: Callable[[str], int] = len
 
 
 class BenchmarkTask(Task):
@@ -84,7 +87,7 @@ class BenchmarkTask(Task):
         self.asked, self.room = asked, room
         self.words = wording(asked.benchmark, asked.items, asked.asking)
         self.method = method_of(asked.asking, asked.items[0])
-        self.OUTPUT_TYPE = "multiple_choice" if self.method == "likelihood" else "generate_until"
+        self.OUTPUT_TYPE = _OUTPUT_TYPES.get(self.method, "generate_until")
         self.shortened, self.too_long = 0, 0
         self._instances: list[Instance] = []
         # Every answer of a question comes back, not the first alone.
@@ -94,8 +97,13 @@ class BenchmarkTask(Task):
             num_fewshot=asked.asking.num_fewshot,
             repeats=asked.asking.samples if self.method == "cot" else 1,
             output_type=self.OUTPUT_TYPE,
-            generation_kwargs=None if self.method == "likelihood" else self._gen_kwargs(),
+            generation_kwargs=self._gen_kwargs() if self.writes else None,
         )
+
+    @property
+    def writes(self) -> bool:
+        """Whether answers are texts."""
+        return self.OUTPUT_TYPE == "generate_until"
 
     def build_all_requests(
         self,
@@ -216,15 +224,42 @@ class BenchmarkTask(Task):
         return asked.benchmark.score(asked.items, predictions, asked.conventions).value()
 
 
+class TextsTask(BenchmarkTask):
+    """Texts that a model foretells: no prompt, no examples, no chat template."""
+
+    def prompt(self, item: AnyItem, template: Optional[Callable] = None) -> str:
+        """The text itself."""
+        return item.text
+
+    def construct_requests(self, doc: Doc, ctx: str, **kwargs: Any) -> list[Instance]:
+        """One for the whole text."""
+        return [Instance("loglikelihood_rolling", doc, (ctx,), 0, kwargs["metadata"])]
+
+    def process_results(self, doc: Doc, results: list) -> dict[str, Answer]:
+        """The text's log-likelihood and number of tokens."""
+        ((total,),) = results
+        item = self.asked.items[doc["number"]]
+        return {"answer": Answer(item.id, (float(total), self.room.tokens(item.text)))}
+
+    def doc_to_text(self, doc: Doc) -> str:
+        """Nothing stands before a text."""
+        return ""
+
+    def doc_to_target(self, doc: Doc) -> str:
+        """The text."""
+        return self.asked.items[doc["number"]].text
+
+
 def ask(model: TemplateLM, asked: Asked) -> tuple[list[Answer], BenchmarkTask]:
     """The answers of a model to a benchmark, in the order of its items, and the task that asked.
 
     Args:
         model: of lm-eval, such as `HarnessModel`; ranks that share one call this alike.
     """
-    task = BenchmarkTask(asked, room_of(model))
-    wanted = max_gen_toks(asked.items[0], asked.asking, task.words)
-    if task.method != "likelihood" and wanted > task.room.longest:
+    kind = TextsTask if isinstance(asked.items[0], DocumentItem) else BenchmarkTask
+    task = kind(asked, room_of(model))
+    wanted = max_gen_toks(asked.items[0], asked.asking, task.words) if task.writes else 0
+    if wanted > task.room.longest:
         logger.warning(
             "%s: answers of %d tokens are due, and the model's context is %d; %d are written",
             task.task_name, wanted, model.max_length, task.room.longest,
@@ -237,8 +272,8 @@ def ask(model: TemplateLM, asked: Asked) -> tuple[list[Answer], BenchmarkTask]:
     )
     answers = []
     for number, row in enumerate(found["samples"][task.task_name]):
-        prompt = row["arguments"][0][0] if number < STORED_PROMPTS else ""
-        answers.append(replace(row["answer"], prompt=prompt))
+        stored = number < STORED_PROMPTS and task.method != ROLLING
+        answers.append(replace(row["answer"], prompt=row["arguments"][0][0] if stored else ""))
     return answers, task
 
 
@@ -252,4 +287,4 @@ def room_of(model: TemplateLM) -> Room:
             most = len(model.tok_encode(text))
         return most + answer <= model.max_length
 
-    return Room(fits, model.max_length // 2)
+    return Room(fits, model.max_length // 2, lambda text: len(model.tok_encode(text)))

@@ -10,6 +10,8 @@ from megatron_biollm.evaluation.answers import Answers, Run
 from megatron_biollm.evaluation.benchmark import Benchmark
 from megatron_biollm.evaluation.contamination import Findings, contaminated
 from megatron_biollm.evaluation.items import AnyItem, ChoiceItem
+from megatron_biollm.evaluation.perplexity import SCORES as PERPLEXITIES
+from megatron_biollm.evaluation.perplexity import TASK as TEXTS
 from megatron_biollm.evaluation.plan import Prepared
 from megatron_biollm.evaluation.results import Contamination, ModelResults, Result, make_result
 from megatron_biollm.evaluation.tally import Tally
@@ -105,9 +107,17 @@ def guesses(
 
 
 def table(results: ModelResults) -> str:
-    """Headline scores as text, with their intervals, conventions, and what a guesser gets."""
+    """Headline scores as text, with their intervals, conventions, and what a guesser gets; below
+    them the perplexity of texts."""
+    texts = [one for one in results.results if one.task == TEXTS]
+    asked = [one for one in results.results if one.task != TEXTS]
+    blocks = [_scores(asked)] * bool(asked) + [_texts(texts)] * bool(texts)
+    return "\n".join([results.model, "\n\n".join(map(_aligned, blocks))])
+
+
+def _scores(results: Sequence[Result]) -> list[tuple[str, ...]]:
     rows = [("benchmark", "score", "", "95 %", "chance", "items", "unreadable", "asked")]
-    for one in results.results:
+    for one in results:
         guess = one.chance if one.chance is not None else one.baseline
         rows.append(
             (
@@ -121,9 +131,29 @@ def table(results: ModelResults) -> str:
                 _asked(one),
             )
         )
+    return rows
+
+
+def _texts(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    rows = [("texts", "bits per byte", "95 %", "per word", "per token", "documents")]
+    for one in results:
+        bits, word, token = (one.scores[name] for name, _ in PERPLEXITIES)
+        rows.append(
+            (
+                one.title,
+                f"{bits.value:.4f}",
+                f"{bits.low:.4f} - {bits.high:.4f}",
+                f"{word.value:.4f}",
+                f"{token.value:.4f}",
+                f"{one.documents}" + ("" if one.limit is None else " (limited)"),
+            )
+        )
+    return rows
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([results.model, *lines])
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _asked(one: Result) -> str:

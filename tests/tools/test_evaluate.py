@@ -45,6 +45,9 @@ def test_the_benchmarks_are_listed_with_their_conventions():
         (["--suite", "medqa,bioasq", "--convention", "a=b"], "give --convention BENCHMARK.a=b"),
         (["--suite", "medqa", "--convention", "a=b"], "medqa has no convention 'a'"),
         (["--suite", "medqa", "--split", "medqa=dev"], "phrases_no_exclude_dev.jsonl is missing"),
+        (["--perplexity", "pubmed"], "--perplexity pubmed is not NAME=VALUE"),
+        (["--perplexity", "p=a", "--perplexity", "p=b"], "--perplexity p is given twice"),
+        (["--perplexity", "pubmed=no/*.jsonl"], "perplexity_pubmed: no/*.jsonl names no file"),
     ],
 )
 def test_slips_on_the_command_line_are_told_before_a_model_is_loaded(tmp_path, arguments, message):
@@ -61,13 +64,19 @@ def test_a_run_is_scored_and_its_answers_again(world, tmp_path):
     pytest.importorskip("lm_eval", reason="models are asked by lm-eval, of the eval extra")
     tokenizer = small_model.train_small_tokenizer(tmp_path / "tokenizer")
     world.run(1, save_run, tmp_path / "run", tokenizer, layout(), [5])
+    texts = tmp_path / "pubmed.jsonl"
+    texts.write_text("".join(f'{{"text": "Patients were treated {i} weeks."}}\n' for i in range(9)))
     what = ["--suite", "medqa", "--data", write_medqa(tmp_path / "data"), "--limit", 6]
+    what += ["--perplexity", f"pubmed={texts}"]
     one = ["--checkpoint", tmp_path / "run", "--output", tmp_path / "one", "--device", "cpu"]
     (text,) = world.run(1, main, *one, *what, joined=False)
-    assert text.startswith("run at step 5\nbenchmark") and "6 (limited)" in text
+    assert text.startswith("run at step 5\nbenchmark") and text.count("6 (limited)") == 2
+    assert "\n\ntexts   bits per byte  95 %" in text
     answers = tmp_path / "one" / "answers"
     again = main("--answers", answers, *what, "--output", tmp_path / "two", "--json")
-    (result,) = json.loads(again)["models"][0]["results"]
-    stored = json.loads((tmp_path / "one" / "results.json").read_bytes())["results"][0]
-    assert result["scores"] == stored["scores"] and result["limit"] == 6
+    results = json.loads(again)["models"][0]["results"]
+    stored = json.loads((tmp_path / "one" / "results.json").read_bytes())["results"]
+    assert [one["scores"] for one in results] == [one["scores"] for one in stored]
+    assert {one["limit"] for one in results} == {6}
+    assert "perplexity per word" in (tmp_path / "two" / "report.html").read_text()
     assert (tmp_path / "two" / "report.html").is_file()
