@@ -7,8 +7,9 @@
 ANSWERS holds medqa, medmcqa, pubmedqa and bioasq, each a folder or a .tar.gz of one, with
 `<model>/<split>_<question>.json` in it (https://github.com/Teddy-XiongGZ/MIRAGE, prediction/*/cot/
 OpenAI). The questions come from the original files in DATA. Texts are read by MIRAGE's own rule, or
-with --rule own as any model's are. Printed for each: answers, those that cannot be read, and the
-accuracy where these count as wrong or, as published, as the first choice.
+with --rule own as any model's are. They are stored with what was asked: the question alone, without
+abstracts or snippets (context=without). Printed for each: answers, those that cannot be read, and
+the accuracy where these count as wrong or, as published, as the first choice.
 """
 
 import argparse
@@ -18,7 +19,13 @@ from pathlib import Path
 
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.benchmark import Benchmark
-from megatron_biollm.evaluation.mirage import READERS, import_answers, stored_texts
+from megatron_biollm.evaluation.mirage import (
+    READERS,
+    closed_book,
+    import_answers,
+    open_folder,
+    stored_texts,
+)
 from megatron_biollm.evaluation.suite import choose
 from megatron_biollm.log import run_tool
 
@@ -54,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _import(args: argparse.Namespace, benchmark: Benchmark) -> dict:
-    items = benchmark.read(benchmark.source(args.data), benchmark.choose({}))
+    items = benchmark.read(benchmark.source(args.data), closed_book(benchmark))
     texts = stored_texts(_place(args.answers, benchmark.name), args.model, items)
-    return import_answers(benchmark, items, texts, args.rule, args.out)
+    return import_answers(benchmark, items, texts, args.rule, open_folder(args.out, args.model))
 
 
 def _place(answers: Path, name: str) -> Path:

@@ -3,8 +3,8 @@
 Xiong et al. 2024 (https://arxiv.org/abs/2402.13178), files at
 https://github.com/Teddy-XiongGZ/MIRAGE, `prediction/*/cot/OpenAI`: for each question a JSON file
 with a list of one generated text, `<model>/<split>_<question>.json`, in a folder or a tar archive.
-MIRAGE counts a text in which its rule finds no letter as the first choice: the convention
-`unreadable: first`.
+The models saw the questions without abstracts or snippets. MIRAGE counts a text in which its rule
+finds no letter as the first choice: the convention `unreadable: first`.
 """
 
 import json
@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
-from megatron_biollm.atomic import disk_errors, whole_file
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.accuracy import score_choices
+from megatron_biollm.evaluation.answers import INDEX, Answer, Answers, Run, digest
+from megatron_biollm.evaluation.asking import STORED, Asking
 from megatron_biollm.evaluation.benchmark import Benchmark
 from megatron_biollm.evaluation.choice_text import read_choice
 from megatron_biollm.evaluation.items import ChoiceItem
@@ -75,12 +76,40 @@ def stored_texts(path: Path, model: str, items: Sequence[ChoiceItem]) -> list[st
     return [texts[item.id] for item in items]
 
 
+def closed_book(benchmark: Benchmark) -> dict[str, str]:
+    """The conventions by which MIRAGE asked: every one with its value, and no context."""
+    without = {one.name: "without" for one in benchmark.conventions if one.name == "context"}
+    return benchmark.choose(without)
+
+
+def open_folder(out: Path, model: str) -> Answers:
+    """A folder of stored answers, those of an earlier import of the same model included.
+
+    Raises:
+        UserError: it holds another model's answers.
+    """
+    if not (out / INDEX).is_file():
+        return Answers(out, {"name": model})
+    answers = Answers.open(out)
+    if answers.model != {"name": model}:
+        raise UserError(
+            f"{out} holds the answers of {answers.model.get('name')!r}, not of {model!r}; choose "
+            f"another --out"
+        )
+    return answers
+
+
 def import_answers(
-    benchmark: Benchmark, items: Sequence[ChoiceItem], texts: Sequence[str], rule: str, out: Path
+    benchmark: Benchmark,
+    items: Sequence[ChoiceItem],
+    texts: Sequence[str],
+    rule: str,
+    answers: Answers,
 ) -> dict[str, str | int | float]:
-    """Writes texts as stored answers, OUT/<benchmark>.jsonl, which tools/evaluate.py scores.
+    """Adds texts to a folder of stored answers, which tools/evaluate.py scores.
 
     Args:
+        items: of the test split, read by the conventions of `closed_book`.
         rule: one of `READERS`, by which texts are read.
 
     Returns:
@@ -91,11 +120,15 @@ def import_answers(
         UserError: the file cannot be written.
     """
     predictions = [READERS[rule](text, item) for text, item in zip(texts, items, strict=True)]
-    path = out / f"{benchmark.name}.jsonl"
-    with disk_errors(path, "free some disk space and import again"), whole_file(path) as file:
-        for item, text, prediction in zip(items, texts, predictions, strict=True):
-            row = {"id": item.id, "prediction": prediction, "text": text}
-            file.write(json.dumps(row).encode() + b"\n")
+    run = Run(
+        benchmark.name,
+        benchmark.test_split,
+        closed_book(benchmark),
+        Asking(method=STORED),
+        items_sha256=digest(items),
+    )
+    rows = zip(items, texts, predictions, strict=True)
+    answers.add(run, [Answer(item.id, chosen, (text,)) for item, text, chosen in rows])
     tally = score_choices(items, predictions)
     return {
         "benchmark": benchmark.name,

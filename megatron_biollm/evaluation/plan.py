@@ -194,10 +194,17 @@ def with_stored(plan: Plan, answers: Answers) -> Plan:
         asking=Asking(),
         limit=limits.pop() if plan.limit is None and len(limits) == 1 else plan.limit,
         splits={name: run.split for name, run in runs.items()} | dict(plan.splits),
-        conventions={name: dict(run.conventions) for name, run in runs.items()}
-        | dict(plan.conventions),
-        files={name: dict(run.files) for name, run in runs.items()} | dict(plan.files),
+        conventions=_over({name: run.conventions for name, run in runs.items()}, plan.conventions),
+        files=_over({name: run.files for name, run in runs.items()}, plan.files),
     )
+
+
+def _over(
+    stored: Mapping[str, Mapping[str, str]], asked: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """By benchmark and name what was asked for, else what is stored."""
+    names = dict.fromkeys([*stored, *asked])
+    return {name: {**stored.get(name, {}), **asked.get(name, {})} for name in names}
 
 
 def as_answered(prepared: Prepared, answers: Answers) -> Prepared:

@@ -1,9 +1,20 @@
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from megatron_biollm.config import UserError
+from megatron_biollm.evaluation.answers import Answers
+from megatron_biollm.evaluation.benchmarks.bioasq import BIOASQ
+from megatron_biollm.evaluation.benchmarks.medqa import MEDQA
+from megatron_biollm.evaluation.benchmarks.pubmedqa import PUBMEDQA
+from megatron_biollm.evaluation.mirage import closed_book
+from megatron_biollm.evaluation.plan import Plan, as_answered, prepare, with_stored
+from megatron_biollm.evaluation.verdict import judge, table
 
 TOOL = Path(__file__).parents[2] / "tools" / "import_mirage.py"
 LABELS = {"11": "yes", "12": "no", "13": "maybe"}
@@ -48,7 +59,7 @@ def test_answers_are_stored_and_counted(data):
             "accuracy_first": pytest.approx(1 / 3),
         }
     ]
-    lines = (data / "out" / "pubmedqa.jsonl").read_text().splitlines()
+    lines = (data / "out" / "pubmedqa.s0p0.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"id": "11", "prediction": 0, "text": TEXTS["11"][0]},
         {"id": "12", "prediction": None, "text": TEXTS["12"][0]},
@@ -56,6 +67,32 @@ def test_answers_are_stored_and_counted(data):
     ]
     done = run(data, "--benchmark", "pubmedqa", "--rule", "own")
     assert done.stdout.splitlines()[1].split() == ["pubmedqa", "3", "1", "66.67", "66.67"]
+
+
+def test_what_was_asked_without_abstracts_is_scored_and_reported_so(data):
+    assert run(data, "--benchmark", "pubmedqa").returncode == 0
+    answers = Answers.open(data / "out")
+    plan = Plan([PUBMEDQA], data / "data", conventions={"pubmedqa": {"unreadable": "first"}})
+    prepared = [as_answered(one, answers) for one in prepare(with_stored(plan, answers))]
+    found = judge(answers, prepared)
+    assert found.model == "gpt" and not prepared[0].items[0].context
+    assert found.results[0].conventions == {"context": "without", "unreadable": "first"}
+    assert "context=without" in table(found)
+    with_contexts = replace(plan, conventions={"pubmedqa": {"context": "with"}})
+    with pytest.raises(UserError, match="was answered with conventions="):
+        [as_answered(one, answers) for one in prepare(with_stored(with_contexts, answers))]
+
+
+def test_answers_of_two_models_do_not_share_a_folder(data):
+    assert run(data, "--benchmark", "pubmedqa").returncode == 0
+    shutil.move(data / "answers" / "pubmedqa" / "gpt", data / "answers" / "pubmedqa" / "other")
+    done = run(data, "--benchmark", "pubmedqa", "--model", "other")
+    assert done.returncode == 2 and "holds the answers of 'gpt', not of 'other'" in done.stderr
+
+
+@pytest.mark.parametrize("one", [PUBMEDQA, BIOASQ, MEDQA], ids=lambda one: one.name)
+def test_mirage_asked_without_contexts(one):
+    assert closed_book(one).get("context", "without") == "without"
 
 
 def test_absent_answers_are_one_message_and_nothing_is_written(data):
