@@ -20,7 +20,7 @@ import json
 import sys
 from pathlib import Path
 
-from megatron_biollm.config import UserError
+from megatron_biollm.evaluation.options import add_places, places
 
 
 def main() -> None:
@@ -30,20 +30,20 @@ def main() -> None:
     from megatron_biollm.recipes.contamination import Search, search
     from megatron_biollm.tokenizer.tokenizer import TokenizerConfig
 
+    benchmarks = choose(arguments.suite.split(","))
     tokenizer = TokenizerConfig(arguments.tokenizer_type, arguments.tokenizer_model)
     findings = search(
         Search(
-            choose(arguments.suite.split(",")),
+            benchmarks,
             arguments.data,
             arguments.output,
             arguments.data_prefix,
             arguments.jsonl,
             tokenizer if arguments.tokenizer_model else None,
             arguments.key,
-            dict(split(one) for one in arguments.split),
-            arguments.skip_missing,
-            arguments.ngram,
-            arguments.workers,
+            ngram=arguments.ngram,
+            workers=arguments.workers,
+            **places(arguments, [one.name for one in benchmarks]),
         )
     )
     rows = findings.summary()
@@ -61,21 +61,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--tokenizer-type", default="HuggingFaceTokenizer", help="of the indexed corpora")
     add("--tokenizer-model", help="folder with tokenizer.json, or SentencePiece .model file")
     add("--suite", default="biollm15", help="suites and benchmarks, with commas [biollm15]")
-    add("--data", type=Path, required=True, help="folder with the benchmarks' folders")
-    add("--split", action="append", default=[], metavar="NAME=SPLIT", help="in place of its test")
-    add("--skip-missing", action="store_true", help="leave out benchmarks without their files")
+    add_places(parser, data_required=True)
     add("--ngram", type=int, default=8, help="words of an n-gram [8]")
     add("--output", type=Path, required=True, help="file to write")
     add("--workers", type=int, default=1, help="processes [1]")
     add("--json", action="store_true", help="the counts as JSON on standard output")
     return parser.parse_args()
-
-
-def split(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise UserError(f"--split {text} is not NAME=SPLIT")
-    return name, value
 
 
 def line(row: dict) -> str:

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_biollm.config import UserError
+from megatron_biollm.evaluation.options import add_places, pairs, places
 from megatron_biollm.log import run_tool
 
 
@@ -103,9 +104,6 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def add_what(parser: argparse.ArgumentParser) -> None:
-    # Seconds of imports, not for --help.
-    from megatron_biollm.evaluation.options import add_places
-
     group = parser.add_argument_group("what is asked")
     add_places(group)
     add = group.add_argument
@@ -157,7 +155,6 @@ def check(arguments: argparse.Namespace) -> None:
 
 def plan_of(arguments: argparse.Namespace) -> Any:
     from megatron_biollm.evaluation.asking import Asking
-    from megatron_biollm.evaluation.options import pairs, places
     from megatron_biollm.evaluation.perplexity import TASK as TEXTS
     from megatron_biollm.evaluation.plan import Plan
 
@@ -182,7 +179,6 @@ def benchmarks_of(arguments: argparse.Namespace) -> list[Any]:
     """What --suite names, and the texts of --perplexity; where nothing is named, all that stored
     answers hold, or the suite."""
     from megatron_biollm.evaluation.answers import Answers
-    from megatron_biollm.evaluation.options import pairs
     from megatron_biollm.evaluation.suite import all_benchmarks, choose
     from megatron_biollm.recipes.texts import text_benchmarks
 

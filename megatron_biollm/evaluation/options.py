@@ -8,10 +8,10 @@ from typing import Any
 from megatron_biollm.config import UserError
 
 
-def add_places(group: Any) -> None:
+def add_places(group: Any, data_required: bool = False) -> None:
     """Adds --data, --split, --convention, --file and --skip-missing to a parser or a group."""
     add = group.add_argument
-    add("--data", type=Path, help="folder with the benchmarks' folders")
+    add("--data", type=Path, required=data_required, help="folder with the benchmarks' folders")
     add("--split", action="append", default=[], metavar="NAME=SPLIT", help="in place of its test")
     add("--convention", action="append", default=[], metavar="NAME.OPTION=VALUE")
     add("--file", action="append", default=[], metavar="NAME.ROLE=PATH", help="lies elsewhere")

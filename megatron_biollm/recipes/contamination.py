@@ -38,8 +38,7 @@ class Search:
         output: the file to write; beside it `OUTPUT.scan/` keeps what is done.
         prefixes: indexed corpora, made with `tokenizer`. jsonl: files or patterns of documents.
         key: of the text in JSON lines.
-        splits: by benchmark, where not its own.
-        skip_missing: leave out benchmarks whose files are absent.
+        splits, conventions, files, skip_missing: as in `Plan`.
         ngram: words of an n-gram. workers: processes.
     """
 
@@ -52,6 +51,8 @@ class Search:
     key: str = "text"
     splits: Mapping[str, str] = field(default_factory=dict)
     skip_missing: bool = False
+    conventions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ngram: int = NGRAM
     workers: int = 1
 
@@ -117,7 +118,12 @@ def _read_benchmarks(wanted: Search) -> Iterator[Asked]:
     from megatron_biollm.evaluation.plan import Plan, prepare
 
     plan = Plan(
-        wanted.benchmarks, wanted.data, splits=wanted.splits, skip_missing=wanted.skip_missing
+        wanted.benchmarks,
+        wanted.data,
+        splits=wanted.splits,
+        conventions=wanted.conventions,
+        files=wanted.files,
+        skip_missing=wanted.skip_missing,
     )
     for one in prepare(plan):
         yield Asked(one.benchmark, one.split, one.conventions, one.items)
