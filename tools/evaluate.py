@@ -50,7 +50,8 @@ def main() -> None:
     check(arguments)
     plan = plan_of(arguments)
     from megatron_biollm.evaluation.contamination import read_findings
-    from megatron_biollm.recipes.evaluate import Where, report, score
+    from megatron_biollm.recipes.evaluate import score
+    from megatron_biollm.recipes.evaluate_steps import Where, report
     from megatron_biollm.recipes.watch import watch
 
     where = Where(

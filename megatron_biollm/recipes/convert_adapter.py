@@ -27,7 +27,8 @@ from megatron_biollm.conversion.to_hf import write_config
 from megatron_biollm.log import Progress
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.model.lora_config import TARGETS, LoraConfig, adapter_keys
-from megatron_biollm.recipes.convert import ConversionConfig, one_step, stored_sizes
+from megatron_biollm.recipes.convert import ConversionConfig
+from megatron_biollm.recipes.convert_source import one_step, stored_sizes
 from megatron_biollm.recipes.run_config import recipe_of
 from megatron_biollm.tokenizer.manifest import load_tokenizer
 

@@ -29,10 +29,10 @@ from megatron_biollm.model.scalar_head import SCALAR_HEAD_KEY
 from megatron_biollm.recipes.convert import (
     ConversionConfig,
     plan_of,
-    stored_sizes,
     write_report,
 )
 from megatron_biollm.recipes.convert_core import core_model
+from megatron_biollm.recipes.convert_source import stored_sizes
 from megatron_biollm.tokenizer.manifest import load_tokenizer
 from megatron_biollm.tokenizer.tokenizer import Tokenizer
 

@@ -12,7 +12,8 @@ from megatron_biollm.evaluation.curve import CURVE, append_curve, curve_rows, re
 from megatron_biollm.evaluation.plan import Plan, prepare
 from megatron_biollm.launch.status import read_status
 from megatron_biollm.log import get_logger
-from megatron_biollm.recipes.evaluate import LiveScorer, Where, consumed_tokens, live, report
+from megatron_biollm.recipes.evaluate import LiveScorer, live
+from megatron_biollm.recipes.evaluate_steps import Where, consumed_tokens, report
 from megatron_biollm.recipes.generate import of_rank_0
 
 logger = get_logger(__name__)

@@ -7,7 +7,8 @@ from megatron_biollm.evaluation.asking import Asking
 from megatron_biollm.evaluation.curve import read_curve
 from megatron_biollm.evaluation.plan import Plan
 from megatron_biollm.evaluation.suite import choose
-from megatron_biollm.recipes.evaluate import Where, evaluate_checkpoint
+from megatron_biollm.recipes.evaluate import evaluate_checkpoint
+from megatron_biollm.recipes.evaluate_steps import Where
 from megatron_biollm.recipes.finetune_config import load_stages
 from megatron_biollm.recipes.run_config import load_run_config
 from tests.evaluation.quiz import write_medqa

@@ -11,12 +11,11 @@ from megatron_biollm.evaluation.curve import read_curve
 from megatron_biollm.evaluation.plan import Plan
 from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf
 from megatron_biollm.recipes.evaluate import (
-    Where,
     evaluate_answers,
     evaluate_checkpoint,
     evaluate_hf,
-    report,
 )
+from megatron_biollm.recipes.evaluate_steps import Where, report
 from megatron_biollm.recipes.watch import watch
 from tests.evaluation.quiz import DRUGS, QUIZ, write_files
 from tests.generation.saved_run import save_run
