@@ -75,10 +75,15 @@ class Prompt:
     Attributes:
         instruction: said first; with a chat template, the system message.
         paraphrases: other instructions of the same meaning, for prompt sensitivity.
+        text_name: what stands before an item's text; empty for "Question", "Sentence" or "Text", as
+            the task has it.
+        cue: what stands before the answer; empty for what is usual of the item's kind.
     """
 
     instruction: str
     paraphrases: tuple[str, ...] = ()
+    text_name: str = ""
+    cue: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NONE = "none"
 STEPS = "Let's think step by step."
 Messages = list[dict[str, str]]
+_TEXT_NAMES = {"qa": "Question", "ner": "Sentence"}
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -114,21 +115,13 @@ def wording(benchmark: Benchmark, items: Sequence[AnyItem], asking: Asking) -> W
     first = items[0]
     alike = isinstance(first, ChoiceItem) and len({one.choices for one in items}) == 1
     lettered = asking.continuation == "letter" or (asking.continuation == "auto" and not alike)
-    asks = benchmark.task == "qa" or _are_questions(items)
-    names = {True: "Question", False: "Sentence" if benchmark.task == "ner" else "Text"}
     return Wording(
         instruction=instructions[asking.paraphrase],
-        text_name=names[asks],
+        text_name=benchmark.prompt.text_name or _TEXT_NAMES.get(benchmark.task, "Text"),
         lettered=lettered,
         reasons=method_of(asking, first) == "cot",
-        answer_name="Answer" if asks else "",
+        answer_name=benchmark.prompt.cue,
     )
-
-
-def _are_questions(items: Sequence[AnyItem]) -> bool:
-    """Whether most of the texts that are to be answered in writing ask something."""
-    asked = [isinstance(one, TextItem) and one.text.rstrip().endswith("?") for one in items]
-    return sum(asked) > len(asked) / 2
 
 
 def method_of(asking: Asking, item: AnyItem) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.asking import Asking
+from megatron_biollm.evaluation.benchmarks.bioasq_texts import BIOASQ_SUMMARY
 from megatron_biollm.evaluation.fewshot import Examples
 from megatron_biollm.evaluation.items import (
     ChoiceItem,
@@ -88,7 +89,7 @@ def test_choices_that_all_questions_share_are_named_by_their_words():
 
 def test_written_answers_to_questions_are_called_so():
     asked = [TextItem(str(i), str(i), "What is it?", ("a thing",)) for i in range(3)]
-    words = wording(replace(QUIZ, task="extra"), asked, Asking())
+    words = wording(BIOASQ_SUMMARY, asked, Asking())
     assert words.plain(asked[0]).endswith("Question: What is it?\nAnswer:\n")
     words = wording(replace(QUIZ, task="extra"), [ITEMS[3]], Asking())
     assert words.plain(ITEMS[3]).endswith("Section: HPI\nText: Doctor: Hello.\nNote:\n")

@@ -105,7 +105,7 @@ def _benchmark(
         splits=SPLITS,
         test_split="test",
         fewshot_split="train",
-        prompt=prompt,
+        prompt=replace(prompt, text_name="Question", cue="Answer"),
         read=partial(read, kind=kind),
         score=score,
         conventions=(CONTEXT, *conventions),
