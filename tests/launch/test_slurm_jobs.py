@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,8 +165,10 @@ def test_a_killed_node_has_the_job_start_again(cluster, tmp_path):
     cluster.start_node("n2")
     # It may be back by itself already.
     cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)
-    # SLURM holds jobs that lost a node back for two minutes.
+    # SLURM holds jobs that lost a node back for two minutes. Some of it is needed: what the node
+    # still says of the lost attempt would take it away from a new one.
     cluster.wait_for(lambda: "PENDING" in job.states())
+    time.sleep(5)
     cluster.run("scontrol", "update", f"JobId={job.ids[0]}", "StartTime=now")
     job.wait()
     assert job.states() == {"COMPLETED"}, job.log()
