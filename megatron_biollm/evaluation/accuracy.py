@@ -8,7 +8,7 @@ import numpy as np
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.benchmark import Convention
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
-from megatron_biollm.evaluation.tally import Score, Tally, by_document
+from megatron_biollm.evaluation.tally import Score, Tally, by_document, need_one_each
 
 UNREADABLE = Convention(
     "unreadable",
@@ -66,11 +66,7 @@ def headline(tally: Tally, name: str) -> Tally:
 
 def _chosen(items: Sequence[ChoiceItem], predictions: Sequence[Prediction]) -> np.ndarray:
     """Indices of choices, [items]; -1 where there is none."""
-    if len(items) != len(predictions):
-        raise UserError(
-            f"there are {len(predictions)} predictions for {len(items)} items; give one for each, "
-            f"None where there is no answer"
-        )
+    need_one_each(items, predictions)
     for item, chosen in zip(items, predictions, strict=True):
         fits = isinstance(chosen, int | np.integer) and 0 <= chosen < len(item.choices)
         if chosen is not None and not fits:

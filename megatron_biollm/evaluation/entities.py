@@ -14,12 +14,11 @@ from megatron_biollm.evaluation.f1 import (
     flat,
     macro,
     micro,
-    need_one_each,
     precision,
     recall,
 )
 from megatron_biollm.evaluation.items import Prediction, Span, SpanItem
-from megatron_biollm.evaluation.tally import Score, Tally, by_document
+from megatron_biollm.evaluation.tally import Score, Tally, by_document, need_one_each
 
 _OVERALL = (("f1", f1), ("precision", precision), ("recall", recall))
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.items import Prediction, TextItem
-from megatron_biollm.evaluation.tally import Tally, by_document
+from megatron_biollm.evaluation.tally import Tally, by_document, need_one_each
 
 MOST_NAMES = 5
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)](?!\d))\s*")
@@ -76,11 +76,7 @@ def _means(
     judge: Callable[[TextItem, str], list[float]],
     names: Sequence[str],
 ) -> Tally:
-    if len(items) != len(predictions):
-        raise UserError(
-            f"there are {len(predictions)} predictions for {len(items)} items; give one for each, "
-            f"None where there is no answer"
-        )
+    need_one_each(items, predictions)
     rows = []
     for item, text in zip(items, predictions, strict=True):
         if text is not None and not isinstance(text, str):

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.tally import Score
 
 COUNTS = 3
@@ -76,15 +75,3 @@ def _averaged_found(counts: np.ndarray, measure: Measure) -> np.ndarray:
 def macro_found(measure: Measure = f1) -> Score:
     """The mean over the labels for which anything was sought or given; 0 where there is none."""
     return partial(_averaged_found, measure=measure)
-
-
-def need_one_each(items: Sequence, predictions: Sequence) -> None:
-    """Refuses predictions that cannot belong to the items.
-
-    Raises:
-        UserError: there are more or fewer.
-    """
-    if len(items) != len(predictions):
-        raise UserError(
-            f"{len(predictions)} predictions for {len(items)} items; give one for each, in order"
-        )

@@ -12,12 +12,11 @@ from megatron_biollm.evaluation.f1 import (
     flat,
     macro,
     micro,
-    need_one_each,
     precision,
     recall,
 )
 from megatron_biollm.evaluation.items import LabelsItem, Prediction
-from megatron_biollm.evaluation.tally import Score, Tally, by_document
+from megatron_biollm.evaluation.tally import Score, Tally, by_document, need_one_each
 
 # After the counts of the labels: the F1 of each text, and 1.
 _PER_TEXT = 2

@@ -16,7 +16,7 @@ import numpy as np
 
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.items import NumberItem, Prediction
-from megatron_biollm.evaluation.tally import Tally
+from megatron_biollm.evaluation.tally import Tally, need_one_each
 
 # Items, sums of y, p, y², p², y p and (y - p)²; then w, C and P.
 _SUMS = 7
@@ -67,11 +67,7 @@ def score_numbers(items: Sequence[NumberItem], predictions: Sequence[Prediction]
 
 
 def _told(items: Sequence[NumberItem], predictions: Sequence[Prediction]) -> np.ndarray:
-    if len(items) != len(predictions):
-        raise UserError(
-            f"there are {len(predictions)} predictions for {len(items)} items; give one for each, "
-            f"None where there is no answer"
-        )
+    need_one_each(items, predictions)
     for item, told in zip(items, predictions, strict=True):
         if told is not None and not (isinstance(told, int | float) and np.isfinite(told)):
             raise UserError(

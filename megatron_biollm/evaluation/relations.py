@@ -16,12 +16,11 @@ from megatron_biollm.evaluation.f1 import (
     flat,
     macro,
     micro,
-    need_one_each,
     precision,
     recall,
 )
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction, Triple, TripleItem
-from megatron_biollm.evaluation.tally import Score, Tally, by_document
+from megatron_biollm.evaluation.tally import Score, Tally, by_document, need_one_each
 
 OVERALL = (("f1", f1), ("precision", precision), ("recall", recall))
 

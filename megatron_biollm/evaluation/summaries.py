@@ -12,7 +12,7 @@ import numpy as np
 from megatron_biollm.config import UserError
 from megatron_biollm.evaluation.benchmark import Convention
 from megatron_biollm.evaluation.items import Prediction, TextItem
-from megatron_biollm.evaluation.tally import Tally, by_document
+from megatron_biollm.evaluation.tally import Tally, by_document, need_one_each
 
 # rougeL sees one line, rougeLsum each line for itself.
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -35,11 +35,7 @@ def score_texts(
     Raises:
         UserError: not one prediction an item, one that is no text, or no package `rouge-score`.
     """
-    if len(items) != len(predictions):
-        raise UserError(
-            f"there are {len(predictions)} predictions for {len(items)} items; give one for each, "
-            f"None where there is no answer"
-        )
+    need_one_each(items, predictions)
     rouge = _scorer(stemmer == "with") if items else None
     rows = [_row(item, text, rouge) for item, text in zip(items, predictions, strict=True)]
     return _tally(items, np.array(rows).reshape(len(items), len(KINDS) + 2), "")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from megatron_biollm.config import UserError
+
 # Counts, summed over documents, [..., k] -> score, [...]; nothing found where nothing was sought
 # must not divide by zero.
 Score = Callable[[np.ndarray], np.ndarray]
@@ -53,3 +55,16 @@ def by_document(
     counts_dk = np.zeros((len(names), counts_ik.shape[1]))
     np.add.at(counts_dk, [place[name] for name in documents], counts_ik)
     return names, counts_dk
+
+
+def need_one_each(items: Sequence, predictions: Sequence) -> None:
+    """Refuses predictions that cannot belong to the items.
+
+    Raises:
+        UserError: there are more or fewer.
+    """
+    if len(items) != len(predictions):
+        raise UserError(
+            f"there are {len(predictions)} predictions for {len(items)} items; give one for each, "
+            f"in order, and None where there is no answer"
+        )

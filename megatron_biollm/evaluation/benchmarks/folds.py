@@ -25,14 +25,13 @@ from megatron_biollm.evaluation.f1 import (
     COUNTS,
     flat,
     macro_found,
-    need_one_each,
     precision,
     recall,
 )
 from megatron_biollm.evaluation.files import read_text
 from megatron_biollm.evaluation.items import ChoiceItem, Prediction
 from megatron_biollm.evaluation.relations import counted
-from megatron_biollm.evaluation.tally import Tally
+from megatron_biollm.evaluation.tally import Tally, need_one_each
 
 CHOICES = ("not associated", "associated")
 FOLDS = tuple(str(fold) for fold in range(1, 11))

@@ -20,11 +20,10 @@ from megatron_biollm.evaluation.benchmark import (
     Prompt,
     Source,
 )
-from megatron_biollm.evaluation.f1 import need_one_each
 from megatron_biollm.evaluation.files import field, read_json
 from megatron_biollm.evaluation.items import Prediction, Triple, TripleItem
 from megatron_biollm.evaluation.relations import counted, triple_tally
-from megatron_biollm.evaluation.tally import Tally
+from megatron_biollm.evaluation.tally import Tally, need_one_each
 
 SCORING = Convention(
     "scoring",
