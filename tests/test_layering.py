@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "megatron_biollm"
 
-SERVES_EVERY_ROOM = {"config", "log", "device", "atomic", "rows"}
+SERVES_EVERY_ROOM = {"config", "log", "device", "atomic", "rows", "imports"}
 
 # The other rooms that a room may import; it always may import itself.
 MAY_IMPORT = {
@@ -34,6 +34,7 @@ SERVICES_MAY_IMPORT = {
     "config": set(),
     "atomic": {"config"},
     "rows": set(),
+    "imports": set(),
     "log": {"config", "atomic", "rows"},
     "device": {"config", "log"},
 }
@@ -61,6 +62,7 @@ CORE_FILES = {
     "checkpoint/sharded.py",
     "checkpoint/writer.py",
     "generation/forward.py",
+    "recipes/startup_peer.py",
 }
 
 OPTIONAL_KERNELS = {"transformer_engine", "flash_attn", "apex"}

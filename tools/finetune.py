@@ -19,6 +19,7 @@ import os
 import sys
 
 from megatron_biollm.config import config_parser, dump_config
+from megatron_biollm.imports import quick_imports
 from megatron_biollm.log import run_tool
 from megatron_biollm.recipes.finetune_config import FinetuneConfig, load_stages
 from megatron_biollm.training.signals import StopSignals
@@ -31,7 +32,8 @@ def main() -> int:
         if args.print_config:
             print("---\n".join(dump_config(stage) for stage in stages), end="")
             return 0
-        from megatron_biollm.recipes.finetune import finetune  # seconds of imports, not for --help
+        with quick_imports():  # seconds of them, not for --help
+            from megatron_biollm.recipes.finetune import finetune
 
         if finetune(stages, signals) is None and os.environ.get("RANK", "0") == "0":
             print("every stage is finished already", file=sys.stderr)

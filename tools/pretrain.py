@@ -14,6 +14,7 @@ RUN_DIR/status.json tells how the run stands: running, finished, stopped or refu
 import sys
 
 from megatron_biollm.config import config_parser, dump_config
+from megatron_biollm.imports import quick_imports
 from megatron_biollm.log import run_tool
 from megatron_biollm.recipes.run_config import RunConfig, load_run_config
 from megatron_biollm.training.signals import StopSignals
@@ -26,7 +27,8 @@ def main() -> int:
         print(dump_config(config), end="")
         return 0
     with StopSignals() as signals:
-        from megatron_biollm.recipes.pretrain import pretrain  # seconds of imports, not for --help
+        with quick_imports():  # seconds of them, not for --help
+            from megatron_biollm.recipes.pretrain import pretrain
 
         pretrain(config, signals)
     return 0

@@ -6,9 +6,10 @@ without those it jumps over, so its count goes on as if they were not there. Ran
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # the configuration of a run imports this file, and torch takes a second
+    import torch
 
 Ranges = list[list[int]]
 
@@ -60,5 +61,5 @@ class JumpingStream:
     def __init__(self, stream: Any, jumped: Iterable[Sequence[int]]):
         self.stream, self.jumped = stream, merge_ranges(jumped)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> "dict[str, torch.Tensor]":
         return self.stream[position_of(index, self.jumped)]

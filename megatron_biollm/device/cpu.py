@@ -100,24 +100,23 @@ def _patches() -> list[tuple[Any, str, Any]]:
 
 
 def _cuda_module() -> dict[str, Any]:
-    nothing = lambda *args, **kwargs: None  # noqa: E731
-    zero = lambda *args, **kwargs: 0  # noqa: E731
-    stream = lambda *args, **kwargs: _Stream()  # noqa: E731
+    # A function of its own for each name: torch's compiler, if it is imported inside the `with`,
+    # files functions by identity and refuses one that stands for two names.
     return {
         "current_device": lambda: CPU,
-        "set_device": nothing,
-        "synchronize": nothing,
-        "empty_cache": nothing,
+        "set_device": lambda device: None,
+        "synchronize": lambda device=None: None,
+        "empty_cache": lambda: None,
         "Stream": _Stream,
         "Event": _Stream,
-        "current_stream": stream,
-        "default_stream": stream,
+        "current_stream": lambda device=None: _Stream(),
+        "default_stream": lambda device=None: _Stream(),
         "stream": lambda stream: contextlib.nullcontext(),
         "is_current_stream_capturing": lambda: False,
-        "memory_allocated": zero,
-        "max_memory_allocated": zero,
+        "memory_allocated": lambda device=None: 0,
+        "max_memory_allocated": lambda device=None: 0,
         "manual_seed": torch.default_generator.manual_seed,
-        "manual_seed_all": nothing,
+        "manual_seed_all": lambda seed: None,
         "FloatTensor": _typed_tensor(torch.float32),
         "IntTensor": _typed_tensor(torch.int32),
         "LongTensor": _typed_tensor(torch.int64),

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from megatron_biollm.config import UserError, option
-from megatron_biollm.evaluation.asking import Asking
-from megatron_biollm.evaluation.plan import Plan
-from megatron_biollm.evaluation.suite import choose
+
+if TYPE_CHECKING:  # the readers of every benchmark, for runs that score none
+    from megatron_biollm.evaluation.plan import Plan
 
 
 @dataclass
@@ -44,12 +44,16 @@ class EvaluationConfig:
                 )
         self.plan()
 
-    def plan(self) -> Plan:
+    def plan(self) -> "Plan":
         """What is asked at every interval.
 
         Raises:
             UserError: names or numbers that are none.
         """
+        from megatron_biollm.evaluation.asking import Asking
+        from megatron_biollm.evaluation.plan import Plan
+        from megatron_biollm.evaluation.suite import choose
+
         wrong = [one for one in self.splits if not all(one.partition("="))]
         if wrong:
             raise UserError(f"evaluation.splits: {wrong[0]!r} is not BENCHMARK=SPLIT")

@@ -1,10 +1,12 @@
 """What low-rank adapters are put beside, how large they are, and what their weights are called."""
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from megatron_biollm.config import UserError, option
+
+if TYPE_CHECKING:  # a configuration must not wait for torch
+    import torch
 
 # core's linear layers, by their place in a transformer layer.
 TARGETS = {
@@ -51,7 +53,9 @@ class LoraConfig:
         """What B A is multiplied by."""
         return self.alpha / self.rank
 
-    def merged(self, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def merged(
+        self, weight: "torch.Tensor", a: "torch.Tensor", b: "torch.Tensor"
+    ) -> "torch.Tensor":
         """`weight + scale * B A` in fp32; of some rows, with those rows of B."""
         return weight.float().addmm(b.float(), a.float(), alpha=self.scale)
 

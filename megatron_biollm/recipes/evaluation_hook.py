@@ -23,14 +23,12 @@ from megatron_biollm.training.state import TrainState
 logger = get_logger(__name__)
 
 
-def benchmarks_to_score(config: RunConfig) -> list[Prepared]:
-    """The benchmarks of a run's section `evaluation`, read; none where it scores none.
+def prepare_benchmarks(config: RunConfig) -> list[Prepared]:
+    """The benchmarks of a run's section `evaluation`, read.
 
     Raises:
         UserError: files that are missing or wrong, or lm-eval is not installed.
     """
-    if not config.evaluation.interval:
-        return []
     prepare_lm_eval()
     try:
         return prepare(config.evaluation.plan())

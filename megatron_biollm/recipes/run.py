@@ -10,6 +10,7 @@ from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.device.runtime import Device
 from megatron_biollm.parallel.parallelize import ParallelModel
 from megatron_biollm.recipes.run_config import RunConfig
+from megatron_biollm.recipes.startup import Startup
 from megatron_biollm.recipes.supervision import Supervision
 from megatron_biollm.tokenizer.manifest import TokenizerManifest
 from megatron_biollm.tokenizer.tokenizer import Tokenizer
@@ -27,6 +28,7 @@ class Run:
         tokenizer: of the run.
         manifest: the tokenizer's contract with data and checkpoints.
         watch: requests to stop, status, phases.
+        startup: what the time until the first step is spent on.
     """
 
     config: RunConfig
@@ -35,6 +37,7 @@ class Run:
     tokenizer: Tokenizer
     manifest: TokenizerManifest
     watch: Supervision
+    startup: Startup
 
     def batches(
         self, model: ParallelModel, stream: Any, first: int, num_workers: Optional[int] = None

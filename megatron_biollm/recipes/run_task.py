@@ -24,8 +24,7 @@ from megatron_biollm.parallel.process_groups import (
     create_process_groups,
     destroy_process_groups,
 )
-from megatron_biollm.recipes.build_hooks import build_hooks
-from megatron_biollm.recipes.evaluation_hook import benchmarks_to_score
+from megatron_biollm.recipes.build_hooks import benchmarks_to_score, build_hooks
 from megatron_biollm.recipes.hooks import finish_validation, timed
 from megatron_biollm.recipes.incidents import (
     IncidentLog,
@@ -36,6 +35,7 @@ from megatron_biollm.recipes.incidents import (
 from megatron_biollm.recipes.run import Run
 from megatron_biollm.recipes.run_config import RunConfig
 from megatron_biollm.recipes.sidecars import versions
+from megatron_biollm.recipes.startup import Startup
 from megatron_biollm.recipes.supervision import saved_at_the_end, supervised
 from megatron_biollm.recipes.task import Task
 from megatron_biollm.training.loop import train
@@ -69,11 +69,13 @@ def run_task(config: RunConfig, task: Task, signals: Optional[StopSignals] = Non
     Raises:
         UserError: anything in the configuration, the data or a checkpoint that a user can mend.
     """
+    startup = Startup(config.run_path)
     device = select_device(config.training.device)
     config.check_world(int(os.environ.get("WORLD_SIZE", 1)))
     task.check_inputs(config)
     benchmarks_to_score(config)  # what is wrong with them is told before the model is built
     tokenizer, manifest = task.load_tokenizer(config)
+    startup.done("tokenizer")
     device.keep_freed_memory()
     with (
         contextlib.nullcontext(signals) if signals else StopSignals() as signals,
@@ -82,10 +84,14 @@ def run_task(config: RunConfig, task: Task, signals: Optional[StopSignals] = Non
         distributed(config, device) as control,
         supervised(config, signals, control) as watch,
     ):
-        run = Run(config, device, control, tokenizer, manifest, watch)
+        startup.done("process group")
+        run = Run(config, device, control, tokenizer, manifest, watch, startup)
         datasets = task.open_data(run)
+        startup.done("data")
         model = build_model(run, task.head(config), task.lora(config))
+        startup.done("model")
         trainer, checkpointer = build_trainer(run, model, task)
+        startup.done("optimizer")
         has_weights = task.prepare(run, trainer, checkpointer, datasets)
         incidents = IncidentLog(config.run_path, datasets.train, checkpointer.store.ranks.on_first)
         while not train_on(run, trainer, checkpointer, datasets, incidents, has_weights):
@@ -118,6 +124,7 @@ def train_on(
     hooks, close = build_hooks(run, trainer, checkpointer, datasets, state)
     stream = JumpingStream(datasets.train, state.jumped_samples)
     batches = run.batches(trainer.model, stream, state.consumed_samples)
+    run.startup.done("checkpoint and logs")
     guard = Guard(config.stability, incidents.record, checkpointer.newest_good_before, rewound)
     try:
         with contextlib.closing(close), saved_at_the_end(checkpointer, state, watch.phases):

@@ -1,6 +1,7 @@
 """AdamW over the model chunks, and the learning-rate schedule."""
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
@@ -43,6 +44,13 @@ class GroupStepAdamW(torch.optim.Optimizer):
             )
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
+
+    # Torch has its compiler leave these four alone, and imports the compiler for it when one of
+    # them is first called: half a second of every start.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     @torch.no_grad()
     def step(self, closure: Optional[Callable] = None) -> None:
