@@ -1,6 +1,7 @@
 """Importing quickly changes when things are done, and not what they do."""
 
 import gc
+import importlib
 
 import pytest
 import torch
@@ -61,7 +62,13 @@ def test_inside_a_compiled_function_it_is_a_part_of_it():
 
 def test_afterwards_torch_and_the_collector_are_as_before():
     before = torch.compile
-    with pytest.raises(ValueError), quick_imports():
+    with pytest.raises(ModuleNotFoundError), quick_imports():
+        importlib.import_module("no_such_module")
+    assert gc.isenabled() and torch.compile is before
+
+
+def test_meanwhile_the_collector_rests_and_nothing_is_compiled():
+    before = torch.compile
+    with quick_imports():
         assert not gc.isenabled() and torch.compile is not before
-        raise ValueError
     assert gc.isenabled() and torch.compile is before

@@ -1,17 +1,17 @@
 """What a run tells of its start."""
 
 import json
-import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from megatron_biollm.recipes.startup import STARTUP_FILE, Startup, process_start
 from megatron_biollm.training.state import TrainState
 
-linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @pytest.fixture
