@@ -1,7 +1,8 @@
 """Times what is here beside what people would use instead.
 
     python tools/benchmark.py train model.preset=tiny model.vocab_size=4096
-    python tools/benchmark.py train --json model.preset=1b > docs/benchmarks/train_1b.json
+    python tools/benchmark.py layers --bf16 --profile
+    python tools/benchmark.py train --json --bf16 model.preset=1b > docs/benchmarks/train_1b.json
     python tools/benchmark.py encode --input pubmed.jsonl --tokenizer-model tokenizer.model \\
         --megatron-lm ../Megatron-LM --python ../venv/bin/python --workers 2 --json
 
@@ -13,8 +14,10 @@
     python tools/benchmark.py extraction --data benchmarks --json
     python tools/benchmark.py evaluate --checkpoint runs/my_run --hf export --data benchmarks
 
-train: a training step beside the loop that people would write with transformers, in turns in one
-process; the figure is the ratio of median step times.
+layers: layers at the 70B model's widths, forward and backward, in every way that they can be
+computed here, beside transformers'; shares of the data sheet's peak and of a product measured first.
+train: a training step beside the loop that people would write with transformers, in turns, in one
+process or --processes; the figure is the ratio of median step times.
 encode: text to a finished .bin and .idx beside Megatron-LM's two scripts, datatrove's Megatron
 tokenizer and bare sentencepiece, whole processes in turns, on real text repeated to each size.
 corpus: one source file through the reader and every step of the curation, in megabytes per second
@@ -44,7 +47,7 @@ from megatron_biollm.log import run_tool
 
 
 def main() -> int:
-    functions = (train, sft, encode, corpus, convert, checkpoint, dpo, extraction, evaluate)
+    functions = (layers, train, sft, encode, corpus, convert, checkpoint, dpo, extraction, evaluate)
     commands = {function.__name__: function for function in functions}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -57,9 +60,15 @@ def main() -> int:
     return 0
 
 
-def read_with_model(parser: argparse.ArgumentParser, *sizes: str) -> tuple[dict[str, Any], bool]:
-    """The options, `model` among them (`sizes`, then what the user gives), and whether as JSON."""
-    parser.add_argument("overrides", nargs="*", metavar="model.field=value", help="the network")
+def read_with_model(
+    parser: argparse.ArgumentParser, *sizes: str, with_layout: bool = False
+) -> tuple[dict[str, Any], bool]:
+    """The options, `model` among them (`sizes`, then what the user gives), and whether as JSON.
+
+    with_layout: `parallel` too, from overrides that begin with it.
+    """
+    which = "model.field=value" + (" or parallel.field=value" if with_layout else "")
+    parser.add_argument("overrides", nargs="*", metavar=which, help="the network")
     args = vars(parser.parse_intermixed_args(sys.argv[2:]))
     if "num_layers" in args:
         sizes += (f"num_layers={args.pop('num_layers')}",)
@@ -67,6 +76,13 @@ def read_with_model(parser: argparse.ArgumentParser, *sizes: str) -> tuple[dict[
     from megatron_biollm.config import load_config
     from megatron_biollm.model.config import ModelConfig
 
+    if with_layout:
+        from megatron_biollm.parallel.layout import ParallelConfig
+
+        layout = [text for text in given if text.startswith("parallel.")]
+        given = [text for text in given if text not in layout]
+        fields = [text.removeprefix("parallel.") for text in layout]
+        args["parallel"] = load_config(ParallelConfig, overrides=fields)
     args["model"] = load_config(ModelConfig, overrides=[*sizes, *given])
     return args, args.pop("json")
 
@@ -92,13 +108,40 @@ def add_batches(
     add_steps(parser)
 
 
+def layers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layers", type=int, help="how many [as many as fit; on the CPU one]")
+    parser.add_argument("--variants", nargs="+", default=[], help="of ours, by name [all]")
+    add_batches(parser, micro_batch_size=1, num_microbatches=2)
+    add_sides(parser)
+    args, as_json = read_with_model(parser, "preset=70b")
+    args.pop("peer_states")
+    from megatron_biollm.recipes.layers_benchmark import LayersBenchmark, benchmark_layers
+    from megatron_biollm.recipes.speed_tables import table
+
+    tell(benchmark_layers(LayersBenchmark(**args)), as_json, table)
+
+
 def train(parser: argparse.ArgumentParser) -> None:
     add_batches(parser, micro_batch_size=8, num_microbatches=1)
-    args, as_json = read_with_model(parser)
-    from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training, table
+    add_sides(parser)
+    add = parser.add_argument
+    add("--processes", type=int, default=1, help="of each side, which share the micro-batches [1]")
+    args, as_json = read_with_model(parser, with_layout=True)
+    from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training
+    from megatron_biollm.recipes.speed_tables import table
 
-    report = benchmark_training(TrainBenchmark(**args))
-    tell(report, as_json, table)
+    tell(benchmark_training(TrainBenchmark(**args)), as_json, table)
+
+
+def add_sides(parser: argparse.ArgumentParser) -> None:
+    """What the benchmarks of layers and of training share."""
+    add = parser.add_argument
+    add("--compile-peer", choices=("auto", "on", "off"), default="auto",
+        help="torch.compile the peer; auto: on a GPU")  # fmt: skip
+    add("--peer-states", nargs="+", default=["bf16", "autocast"],
+        help="peer's weights and moments under --bf16: bf16, autocast (fp32) [both]")  # fmt: skip
+    add("--visits", type=int, help="builds of each side, 0: all at once [GPU 2, CPU 0]")
+    add("--profile", action="store_true", help="record one step of each side: ten largest items")
 
 
 def sft(parser: argparse.ArgumentParser) -> None:

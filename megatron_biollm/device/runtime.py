@@ -105,6 +105,17 @@ class Device:
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+    def reset_peak_memory(self) -> None:
+        """Lets `peak_memory_bytes` begin anew; the CPU's counts from the start of the process."""
+        if self.kind == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def free_memory_bytes(self) -> int:
+        """Memory of the device, or of the machine, that nothing holds."""
+        if self.kind == "cuda":
+            return torch.cuda.mem_get_info()[0]
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
     def peak_tflops(self, bf16: bool) -> tuple[float, str]:
         """Peak TFLOP/s of one device in the run's precision, and where the number is from."""
         if self.kind == "cpu":

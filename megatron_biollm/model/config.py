@@ -34,7 +34,7 @@ class ModelConfig:
         UserError: unknown preset, missing size, or sizes that do not divide.
     """
 
-    preset: Optional[str] = option(None, "named sizes: tiny, 1b, 7b or 70b")
+    preset: Optional[str] = option(None, "named sizes: tiny, 1b, 3b, 7b or 70b")
     num_layers: Optional[int] = option(None, "transformer layers")
     hidden_size: Optional[int] = option(None, "width of the residual stream")
     num_attention_heads: Optional[int] = option(None, "query heads")

@@ -6,12 +6,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any
 
 import torch
 
 from megatron_biollm.config import UserError
 from megatron_biollm.conversion.hf_config import hf_config
+from megatron_biollm.device.health import gpu_health
 from megatron_biollm.device.runtime import Device, seed_everything, select_device
 from megatron_biollm.log import Progress
 from megatron_biollm.model.config import ModelConfig
@@ -166,6 +168,20 @@ def measured_on(options: TimedSteps, device: Device) -> dict[str, Any]:
     return {
         "options": asdict(options),
         "hardware": device.name(),
-        "versions": versions(),
+        "versions": versions() | _computing_libraries(device),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _computing_libraries(device: Device) -> dict[str, str]:
+    """Versions of what computes besides what is in the record of every checkpoint."""
+    found = {}
+    for name in ("triton", "liger-kernel", "torchtitan"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if device.kind == "cuda":
+        found["cuda"] = str(torch.version.cuda)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+        found["communication"] = device.communication()
+        found |= {k: v for k, v in gpu_health(0).items() if k == "driver"}
+    return found

@@ -21,7 +21,9 @@ def test_every_preset_loads_and_is_parallel_to_degree_two(preset):
     check_model_fits_layout(sizes, ParallelConfig(**degrees))
 
 
-@pytest.mark.parametrize(("preset", "billions"), [("1b", 1.1), ("7b", 6.8), ("70b", 69.0)])
+@pytest.mark.parametrize(
+    ("preset", "billions"), [("1b", 1.1), ("3b", 3.0), ("7b", 6.8), ("70b", 69.0)]
+)
 def test_a_preset_has_the_parameters_of_its_name(preset, billions):
     assert num_parameters(ModelConfig(preset=preset)) == pytest.approx(billions * 1e9, rel=0.02)
 
@@ -59,7 +61,7 @@ def test_every_head_has_its_own_key_unless_groups_are_set():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"preset": "13b"}, "model.preset=13b does not exist; choose one of 1b, 70b, 7b, tiny"),
+        ({"preset": "13b"}, "model.preset=13b does not exist; choose one of 1b, 3b, 70b, 7b, tiny"),
         ({"num_layers": None}, "model.num_layers is not set; set it, or choose a model.preset"),
         ({"hidden_size": 0}, "model.hidden_size=0 must be at least 1"),
         ({"num_query_groups": 0}, "model.num_query_groups=0 must be at least 1"),
