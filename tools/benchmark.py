@@ -15,7 +15,8 @@
     python tools/benchmark.py evaluate --checkpoint runs/my_run --hf export --data benchmarks
 
 layers: layers at the 70B model's widths, forward and backward, in every way that they can be
-computed here, beside transformers'; shares of the data sheet's peak and of a product measured first.
+computed here, beside transformers'; shares of the data sheet's peak and of a product that is
+measured first.
 train: a training step beside the loop that people would write with transformers, in turns, in one
 process or --processes; the figure is the ratio of median step times.
 encode: text to a finished .bin and .idx beside Megatron-LM's two scripts, datatrove's Megatron
