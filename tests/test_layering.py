@@ -42,6 +42,7 @@ SERVICES_MAY_IMPORT = {
 # The only files that import megatron-core.
 CORE_FILES = {
     "device/cpu.py",
+    "device/cuda.py",
     "data/indexed.py",
     "data/gpt_dataset.py",
     "model/spec.py",

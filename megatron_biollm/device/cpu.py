@@ -25,6 +25,16 @@ from megatron_biollm.device.cpu_kernels import (
 )
 
 CPU = torch.device("cpu")
+# What computes each part of a step, by name.
+KERNELS = {
+    "attention": "torch SDPA",
+    "norm": "torch RMSNorm",
+    "rope": "torch, in place",
+    "swiglu": "torch, in place",
+    "weight gradients": "one product that adds",
+    "loss": "torch log-softmax, gradient in place",
+    "adamw": "torch, fused",
+}
 FACTORIES = (
     "tensor",
     "as_tensor",

@@ -52,12 +52,28 @@ class Device:
     reason: str
 
     def core_context(self) -> AbstractContextManager[None]:
-        """What must surround every use of megatron-core; does nothing where a GPU is used."""
+        """What must surround every use of megatron-core: kernels, and on the CPU all of CUDA."""
         if self.kind == "cuda":
-            return contextlib.nullcontext()
+            from megatron_biollm.device.cuda import core_on_cuda
+
+            return core_on_cuda()
         from megatron_biollm.device.cpu import cuda_answered_by_cpu
 
         return cuda_answered_by_cpu()
+
+    def kernels(self, transformer_impl: str) -> dict[str, str]:
+        """What computes each part of a step, by name, for logs and records.
+
+        Args:
+            transformer_impl: `transformer_engine` or `local`.
+        """
+        if self.kind == "cuda":
+            from megatron_biollm.device.cuda import describe_kernels
+
+            return describe_kernels(transformer_impl)
+        from megatron_biollm.device.cpu import KERNELS
+
+        return dict(KERNELS)
 
     def init_distributed(self, timeout_minutes: int) -> None:
         """Joins the process group that torchrun describes; without torchrun, a world of one."""

@@ -4,6 +4,7 @@ The local layers answer three things that core's own local modules refuse: RMSNo
 parallelism, packed sequences, and attention under context parallelism.
 """
 
+import contextlib
 import importlib.util
 from typing import Any, Optional
 
@@ -26,6 +27,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import scaled_dot_product_attention
 
 from megatron_biollm.config import UserError
+from megatron_biollm.device.cuda_kernels import attention_order, fits_flash, packed_attention
 
 
 def choose_transformer_impl(name: str, device_kind: str) -> tuple[str, str]:
@@ -114,6 +116,7 @@ class SDPAttention(MegatronModule):
         super().__init__(config=config)
         self.softmax_scale = softmax_scale
         self.cp_group = pg_collection.cp if config.context_parallel_size > 1 else None
+        self.attend_in_documents = packed_attention()
 
     def forward(
         self,
@@ -151,15 +154,18 @@ class SDPAttention(MegatronModule):
     ) -> torch.Tensor:
         # One new token sees every key; a mask would only repeat that.
         causal = visible is None and query.shape[2] > 1
-        return scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=visible,
-            is_causal=causal,
-            scale=self.softmax_scale,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        # cuDNN plans anew for every shape: they repeat in training, not in generation.
+        ordered = self.training and visible is None
+        with attention_order(query.device) if ordered else contextlib.nullcontext():
+            return scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=visible,
+                is_causal=causal,
+                scale=self.softmax_scale,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
 
     def _balanced_chunks(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -181,6 +187,12 @@ class SDPAttention(MegatronModule):
         value_tgd: torch.Tensor,
         packed: PackedSeqParams,
     ) -> torch.Tensor:
+        longest = packed.max_seqlen_q
+        if self.attend_in_documents and longest is not None and fits_flash(query_tnd):
+            tensors, starts = (query_tnd, key_tgd, value_tgd), packed.cu_seqlens_q
+            return self.attend_in_documents(*tensors, starts, longest, self.softmax_scale).flatten(
+                1
+            )
         # Document by document: one mask over the whole row would cost the square of the row.
         lengths = packed.cu_seqlens_q.diff().tolist()
         parts = zip(*(x.split(lengths) for x in (query_tnd, key_tgd, value_tgd)), strict=True)

@@ -166,17 +166,16 @@ def transformer_config(
         # An overlapped send is still under way when core frees its output. NCCL's stream holds the
         # memory until it is sent; gloo would send whatever lies there by then.
         deallocate_pipeline_outputs=cuda or not parallel.overlap_p2p_comm,
-        # On the CPU, SwiGLU is the device room's. The other kernels exist on CUDA only; that of
-        # rope is Transformer Engine's.
+        # SwiGLU, the loss, and rope where it is not Transformer Engine's are the device room's.
         bias_activation_fusion=True,
         cross_entropy_loss_fusion=cuda,
         apply_rope_fusion=cuda and fused,
         masked_softmax_fusion=False,
         bias_dropout_fusion=False,
         persist_layer_norm=False,
-        # Weight gradients go straight into the main gradients. On CUDA the kernel comes with
-        # Transformer Engine; on the CPU it is one addmm.
-        gradient_accumulation_fusion=fused or not cuda,
+        # Weight gradients go straight into the main gradients, by Transformer Engine or the device
+        # room.
+        gradient_accumulation_fusion=True,
     )
 
 

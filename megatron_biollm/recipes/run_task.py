@@ -181,6 +181,8 @@ def build_model(
         *model.transformer_impl,
         config.parallel.describe(groups.dp.size()),
     )
+    kernels = run.device.kernels(model.transformer_impl[0])
+    logger.info("kernels: %s", "; ".join(f"{job} {name}" for job, name in kernels.items()))
     run.watch.interrupt.poll()
     return model
 
