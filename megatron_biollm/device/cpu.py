@@ -19,9 +19,12 @@ import torch
 from megatron_biollm.device.cpu_kernels import (
     accumulate_weight_gradient,
     cross_entropy,
+    onednn_is_faster,
     rotate,
     scale_in_place,
+    suits_onednn,
     swiglu,
+    times_transposed,
 )
 
 CPU = torch.device("cpu")
@@ -104,6 +107,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         *_tensor_methods(),
         *_random_state(),
         *_autocast_state(),
+        *_products(),
         *_kernels(),
         *_collectives(),
     ]
@@ -183,6 +187,20 @@ def _autocast_state() -> list[tuple[Any, str, Any]]:
     # `custom_fwd(device_type="cuda")` of core's linear layers asks for the state of CUDA's
     # autocast, which is never on here.
     return [(torch, "is_autocast_enabled", lambda device_type=None: False)]
+
+
+def _products() -> list[tuple[Any, str, Any]]:
+    # Core's linear layers call these two, inside autograd functions of their own.
+    if not onednn_is_faster():
+        return []
+    plain = torch.matmul
+
+    def matmul(a: torch.Tensor, b: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        if kwargs or not suits_onednn(a, b):
+            return plain(a, b, **kwargs)
+        return times_transposed(a, b.t())
+
+    return [(torch, "matmul", matmul), (torch.Tensor, "matmul", matmul)]
 
 
 def _kernels() -> list[tuple[Any, str, Any]]:

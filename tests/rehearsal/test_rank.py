@@ -124,7 +124,7 @@ def real_step(run):
 @pytest.mark.parametrize("options", [{}, {"recompute_granularity": "full"}])
 def test_peak_memory_is_that_of_a_real_run(world, options):
     # Large enough that what kernels use within themselves does not matter.
-    sizes = {"seq_length": 128, "hidden_size": 256, "ffn_hidden_size": 512}
+    sizes = {"seq_length": 512, "hidden_size": 256, "ffn_hidden_size": 512}
     run = small_run(batch=4, bf16=False, on_gpu=False, sizes=sizes, **options)
     real = world.run(1, real_step, run)[0]
     report = rehearse_rank(run, 0)
