@@ -63,6 +63,7 @@ CORE_FILES = {
     "checkpoint/sharded.py",
     "checkpoint/writer.py",
     "generation/forward.py",
+    "recipes/data_peer.py",
     "recipes/startup_peer.py",
 }
 

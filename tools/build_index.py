@@ -17,8 +17,9 @@ from pathlib import Path
 
 from megatron_biollm.config import UserError
 from megatron_biollm.data.config import DataConfig
+from megatron_biollm.data.planned import ensure_index
 from megatron_biollm.data.sidecar import check_tokenizer, check_vocabulary
-from megatron_biollm.log import run_tool
+from megatron_biollm.log import Progress, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,7 +36,9 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--split", default="969,30,1", help="shares of train, valid and test")
     data.add_argument("--seq-length", type=int, help="tokens in a sample")
     data.add_argument("--seed", type=int, default=1234, help="as training.seed")
-    data.add_argument("--data-cache-path", "--cache-dir", help="default: PREFIX.index")
+    data.add_argument(
+        "--data-cache-path", "--cache-dir", help="default: `index` beside the corpora"
+    )
     data.add_argument(
         "--train-samples", type=int, default=1, help="of the whole run; default: one epoch"
     )
@@ -46,14 +49,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     run = from_config(args) if args.config else from_flags(args)
-    # Imported here: wrong flags are told without waiting for torch and core.
-    from megatron_biollm.data.stream import ensure_index
-
-    folders = ensure_index(*run, progress=lambda folder: print(f"built {folder}", file=sys.stderr))
+    with Progress(None, "corpora checked or indexed", unit="corpora") as progress:
+        folders = ensure_index(*run, progress=lambda prefix: progress.update())
     if args.json:
         print(json.dumps([str(folder) for folder in folders], indent=2))
     else:
-        print(f"{len(folders)} epochs are indexed in {', '.join(places(folders))}")
+        print(f"the sample index is in {len(folders)} folders of {', '.join(places(folders))}")
 
 
 def from_config(args: argparse.Namespace) -> tuple[DataConfig, int, int, int]:

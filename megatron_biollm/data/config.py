@@ -23,7 +23,7 @@ class DataConfig:
     test_data_path: list[str] = option([], "test corpora, instead of data_path and split")
     split: str = option("969,30,1", "shares of train, valid, test when data_path is given")
     data_cache_path: Optional[str] = option(
-        None, "folder of the sample index; default: PREFIX.index beside each corpus"
+        None, "folder of the sample index; default: `index` beside the corpora"
     )
     num_workers: int = option(2, "processes that read samples ahead, per rank; 0 reads in place")
     eod_mask_loss: bool = option(False, "no loss where the input token is the end of a document")
@@ -124,7 +124,8 @@ def parse_split(split: str) -> list[float]:
             "0 or more and not all 0, for example 969,30,1"
         )
     shares = [float(part) for part in parts] + [0.0] * (3 - len(parts))
-    return [share / sum(shares) for share in shares]
+    total = shares[0] + shares[1] + shares[2]  # not sum(), which rounds otherwise from 3.12 on
+    return [share / total for share in shares]
 
 
 def _is_number(text: str) -> bool:

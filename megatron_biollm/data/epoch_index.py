@@ -1,21 +1,21 @@
-"""The order of one epoch of one corpus, as three arrays in a folder of their own.
+"""The order of one epoch of one corpus: what it depends on, and its three arrays.
 
-A folder's name is a digest of everything the arrays depend on, so an index is never stale, and it
-appears complete or not at all. The arrays are loaded without pickle.
+Folders of one such index, which earlier versions wrote, are read here; `index_store` has those of
+many.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from megatron_biollm.atomic import disk_errors, new_folder
 from megatron_biollm.config import UserError
 
 _FORMAT = 1
-_ARRAYS = ("document_index", "sample_index", "shuffle_index")
+ARRAYS = ("document_index", "sample_index", "shuffle_index")
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,16 @@ class EpochKey:
     seed: int
     epoch: int
 
-    def folder_name(self) -> str:
-        text = json.dumps([_FORMAT, asdict(self)], sort_keys=True)
+    @cached_property
+    def name(self) -> str:
+        """A digest of all of it."""
+        text = json.dumps([_FORMAT, self.fields()], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         return f"epoch{self.epoch:04d}-{digest[:24]}"
+
+    def fields(self) -> dict[str, str | int]:
+        """What `name` is a digest of."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def random_seed(self) -> int:
         """Of the epoch's shuffles; the first epoch takes the run's seed, as Megatron-LM does."""
@@ -56,50 +62,29 @@ class EpochIndex:
     shuffle: np.ndarray
 
 
-def save_index(cache: Path, key: EpochKey, index: EpochIndex) -> Path:
-    """Writes the index below `cache` and returns its folder; safe when several processes do.
-
-    Raises:
-        UserError: the disk is full or the folder must not be written.
-    """
-    folder = cache / key.folder_name()
-    with (
-        disk_errors(folder, "free space or set data.data_cache_path to another folder"),
-        new_folder(folder) as temporary,
-    ):
-        arrays = (index.documents, index.samples, index.shuffle)
-        for name, values in zip(_ARRAYS, arrays, strict=True):
-            np.save(temporary / f"{name}.npy", values, allow_pickle=False)
-        description = json.dumps(asdict(key), indent=2) + "\n"
-        (temporary / "description.json").write_text(description, encoding="utf-8")
-    return folder
-
-
 def load_index(cache: Path, key: EpochKey) -> EpochIndex | None:
-    """Maps the index into memory; None if it was not built.
+    """Maps an index of a folder of its own into memory; None if there is none.
 
     Raises:
         UserError: its files are damaged.
     """
-    folder = cache / key.folder_name()
+    folder = cache / key.name
     if not folder.is_dir():
         return None
     try:
         index = EpochIndex(
-            *(
-                np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in _ARRAYS
-            )
+            *(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS)
         )
     except (OSError, ValueError) as error:
-        raise _damaged(folder, str(error)) from error
+        raise damaged(folder, str(error)) from error
     samples, documents = len(index.shuffle), key.end - key.first
     if index.samples.shape != (samples + 1, 2) or len(index.documents) != documents:
-        raise _damaged(folder, "the lengths of its arrays do not fit together")
+        raise damaged(folder, "the lengths of its arrays do not fit together")
     return index
 
 
-def _damaged(folder: Path, reason: str) -> UserError:
+def damaged(folder: Path, reason: str) -> UserError:
+    """What to say of a folder whose files do not make an index."""
     return UserError(
         f"the sample index {folder} cannot be read: {reason}; delete this folder and build it "
         "again with tools/build_index.py"

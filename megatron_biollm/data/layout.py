@@ -8,6 +8,8 @@ of sequences). Source: megatron-core's `datasets/indexed_dataset.py`.
 """
 
 import hashlib
+import mmap
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 REMEDY = "write the corpus again with tools/preprocess_data.py, or copy both files again"
 
 _WINDOWS, _WINDOW_BYTES = 256, 4096
+_PIECE = 1 << 17  # sequences that are checked at a time
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,23 @@ class Layout:
             return np.empty(0, self.dtype)
         return np.memmap(f"{self.prefix}.bin", self.dtype, mode="r")
 
+    def tokens_between(self, first: int, end: int) -> int:
+        """Tokens of the sequences from `first` to before `end`, from two places of PREFIX.idx."""
+        return (self._pointer(end) - self._pointer(first)) // self.dtype.itemsize
+
+    def _pointer(self, sequence: int) -> int:
+        if sequence in (0, self.sequences):
+            return self.bin_bytes if sequence else 0
+        with Path(f"{self.prefix}.idx").open("rb", buffering=0) as file:
+            offset = HEADER_BYTES + 4 * self.sequences + 8 * sequence
+            return _integer(file.fileno(), offset, "<q")
+
     def _array(self, dtype: str, offset: int, count: int) -> np.ndarray:
         if not count:
             return np.empty(0, dtype)
-        return np.memmap(f"{self.prefix}.idx", dtype, mode="r", offset=offset, shape=(count,))
+        with Path(f"{self.prefix}.idx").open("rb", buffering=0) as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, dtype, count, offset)
 
 
 def read_layout(prefix: str) -> Layout:
@@ -80,16 +96,17 @@ def read_layout(prefix: str) -> Layout:
                 f"{path} does not exist; a corpus is given by its prefix, without .bin or .idx: "
                 "check the path, or make it with tools/preprocess_data.py"
             )
-    dtype, sequences, bounds = _read_header(idx)
-    expected = HEADER_BYTES + 12 * sequences + 8 * bounds
-    if idx.stat().st_size != expected:
-        raise UserError(
-            f"{idx} has {idx.stat().st_size} bytes, but its header announces {sequences} sequences "
-            f"and {bounds} document bounds, which take {expected}; the file is truncated or "
-            f"damaged: {REMEDY}"
-        )
-    layout = Layout(str(prefix), dtype, sequences, bounds, bin_file.stat().st_size)
-    _check_ends(layout)
+    with idx.open("rb", buffering=0) as file:
+        dtype, sequences, bounds = _read_header(idx, file.read(HEADER_BYTES))
+        size, expected = os.fstat(file.fileno()).st_size, HEADER_BYTES + 12 * sequences + 8 * bounds
+        if size != expected:
+            raise UserError(
+                f"{idx} has {size} bytes, but its header announces {sequences} sequences "
+                f"and {bounds} document bounds, which take {expected}; the file is truncated or "
+                f"damaged: {REMEDY}"
+            )
+        layout = Layout(str(prefix), dtype, sequences, bounds, bin_file.stat().st_size)
+        _check_ends(layout, file.fileno())
     return layout
 
 
@@ -99,47 +116,60 @@ def check_index(layout: Layout) -> None:
     Raises:
         UserError: naming the first sequence or document that is not.
     """
-    lengths, pointers = layout.sequence_lengths(), layout.pointers()
-    ends = np.cumsum(lengths, dtype=np.int64) * layout.dtype.itemsize
-    wrong = np.flatnonzero((lengths < 0) | (pointers != ends - _bytes(lengths, layout)))
-    if len(wrong):
-        at = int(wrong[0])
+    lengths, pointers, end = layout.sequence_lengths(), layout.pointers(), 0
+    for first in range(0, layout.sequences, _PIECE):
+        piece = slice(first, first + _PIECE)
+        end = _check_sequences(layout, first, lengths[piece], pointers[piece], end)
+    bounds = layout.document_bounds()
+    for first in range(0, layout.documents, _PIECE):
+        steps = np.diff(bounds[first : first + _PIECE + 1])
+        if len(steps) and steps.min() < 0:
+            raise UserError(
+                f"{layout.prefix}.idx: document {first + int(np.flatnonzero(steps < 0)[0])} ends "
+                f"before it begins; document bounds must not fall: {REMEDY}"
+            )
+
+
+def _check_sequences(
+    layout: Layout, first: int, lengths: np.ndarray, pointers: np.ndarray, start: int
+) -> int:
+    """Checks the sequences from number `first` on, which begin at byte `start`; their end."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    ends *= layout.dtype.itemsize
+    ends += start
+    if lengths.min() < 0 or pointers[0] != start or not np.array_equal(pointers[1:], ends[:-1]):
+        starts = ends - _bytes(lengths, layout)
+        at = int(np.flatnonzero((lengths < 0) | (pointers != starts))[0])
         raise UserError(
-            f"{layout.prefix}.idx: sequence {at} has {int(lengths[at])} tokens at byte "
+            f"{layout.prefix}.idx: sequence {first + at} has {int(lengths[at])} tokens at byte "
             f"{int(pointers[at])} of a .bin of {layout.bin_bytes} bytes, but sequences must follow "
-            f"one another, this one at byte {int(ends[at] - _bytes(lengths[at], layout))}: {REMEDY}"
+            f"one another, this one at byte {int(starts[at])}: {REMEDY}"
         )
-    steps = np.diff(layout.document_bounds())
-    if len(steps) and steps.min() < 0:
-        at = int(np.flatnonzero(steps < 0)[0])
-        raise UserError(
-            f"{layout.prefix}.idx: document {at} ends before it begins; document bounds must not "
-            f"fall: {REMEDY}"
-        )
+    return int(ends[-1])
 
 
 def fingerprint(layout: Layout) -> str:
     """Hex digest of what the sample index depends on: the lengths of the sequences.
 
-    Hashes both sizes and up to 256 evenly spaced 4 KiB windows of PREFIX.idx, so it is cheap for
-    any corpus. Each pointer sums all lengths before it, so two corpora of one size that differ in
-    a length differ in the windows unless the changes cancel between two of them.
+    Hashes both sizes and, up to 1 MiB, all lengths; of larger corpora 256 evenly spaced 4 KiB
+    windows of PREFIX.idx, so it is cheap for any corpus. Each pointer sums all lengths before it,
+    so two corpora of one size that differ in a length differ in the windows unless the changes
+    cancel between two of them.
     """
     path = Path(f"{layout.prefix}.idx")
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{size} {layout.bin_bytes} ".encode())
-    last = max(size - _WINDOW_BYTES, 0)
-    starts = sorted({round(last * step / (_WINDOWS - 1)) for step in range(_WINDOWS)})
-    with path.open("rb") as file:
-        for start in starts:
-            file.seek(start)
-            digest.update(file.read(_WINDOW_BYTES))
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(f"{size} {layout.bin_bytes} ".encode())
+        if 4 * layout.sequences <= _WINDOWS * _WINDOW_BYTES:
+            digest.update(os.pread(file.fileno(), 4 * layout.sequences, HEADER_BYTES))
+            return digest.hexdigest()
+        last = size - _WINDOW_BYTES
+        for start in sorted({round(last * step / (_WINDOWS - 1)) for step in range(_WINDOWS)}):
+            digest.update(os.pread(file.fileno(), _WINDOW_BYTES, start))
     return digest.hexdigest()
 
 
-def _read_header(idx: Path) -> tuple[np.dtype, int, int]:
-    with idx.open("rb") as file:
-        head = file.read(HEADER_BYTES)
+def _read_header(idx: Path, head: bytes) -> tuple[np.dtype, int, int]:
     if len(head) < HEADER_BYTES or not head.startswith(HEADER):
         raise UserError(
             f"{idx} does not begin with the {HEADER_BYTES}-byte header of Megatron's index "
@@ -154,9 +184,10 @@ def _read_header(idx: Path) -> tuple[np.dtype, int, int]:
     return np.dtype(DTYPES[code]), sequences, bounds
 
 
-def _check_ends(layout: Layout) -> None:
-    bounds = layout.document_bounds()
-    ends = (int(bounds[0]), int(bounds[-1])) if len(bounds) else None
+def _check_ends(layout: Layout, file: int) -> None:
+    pointers = HEADER_BYTES + 4 * layout.sequences
+    bounds, last = pointers + 8 * layout.sequences, layout.bounds - 1
+    ends = tuple(_integer(file, bounds + 8 * at, "<q") for at in (0, last)) if last >= 0 else None
     if ends != (0, layout.sequences):
         raise UserError(
             f"{layout.prefix}.idx: the document bounds run over {ends}, but they must run from 0 "
@@ -164,7 +195,8 @@ def _check_ends(layout: Layout) -> None:
         )
     end = 0
     if layout.sequences:
-        end = int(layout.pointers()[-1]) + _bytes(layout.sequence_lengths()[-1], layout)
+        length = _integer(file, pointers - 4, "<i")
+        end = _integer(file, bounds - 8, "<q") + length * layout.dtype.itemsize
     if end != layout.bin_bytes:
         kind = "truncated" if layout.bin_bytes < end else "longer than its index"
         raise UserError(
@@ -173,5 +205,9 @@ def _check_ends(layout: Layout) -> None:
         )
 
 
-def _bytes(lengths: np.ndarray | np.integer, layout: Layout) -> np.ndarray | int:
+def _integer(file: int, offset: int, form: str) -> int:
+    return struct.unpack(form, os.pread(file, struct.calcsize(form), offset))[0]
+
+
+def _bytes(lengths: np.ndarray, layout: Layout) -> np.ndarray:
     return lengths.astype(np.int64) * layout.dtype.itemsize

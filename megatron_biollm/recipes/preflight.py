@@ -16,7 +16,7 @@ from megatron_biollm.checkpoint import verify
 from megatron_biollm.checkpoint.retention import forecast, gigabytes, most_at_once
 from megatron_biollm.config import UserError, dump_config
 from megatron_biollm.data.layout import fingerprint, read_layout
-from megatron_biollm.data.stream import missing_index
+from megatron_biollm.data.planned import missing_index
 from megatron_biollm.device.health import gpu_health
 from megatron_biollm.device.runtime import Device, select_device
 from megatron_biollm.launch.findings import FAIL, PASS, SKIP, WARN, Finding, report

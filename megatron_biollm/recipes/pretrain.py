@@ -5,8 +5,9 @@ from typing import Optional
 import torch
 
 from megatron_biollm.data.layout import read_layout
+from megatron_biollm.data.planned import ensure_index
 from megatron_biollm.data.sidecar import check_tokenizer, check_vocabulary
-from megatron_biollm.data.stream import Datasets, build_datasets, ensure_index
+from megatron_biollm.data.stream import Datasets, build_datasets
 from megatron_biollm.recipes.incidents import jumped_samples, read_incidents
 from megatron_biollm.recipes.run import Run
 from megatron_biollm.recipes.run_config import RunConfig

@@ -1,23 +1,14 @@
 import dataclasses
 import pickle
-import sys
 
 import numpy as np
-import pytest
 import torch
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.utils import Split
 
-from megatron_biollm.data.epoch_index import EpochKey
-from megatron_biollm.data.gpt_dataset import (
-    SampleSettings,
-    Source,
-    compute_index,
-    numpy_sample_index,
-    split_shares,
-)
+from megatron_biollm.data.gpt_dataset import Source
 from megatron_biollm.data.indexed import open_indexed
-from megatron_biollm.data.layout import read_layout
+from megatron_biollm.data.parts import SampleSettings
 
 CUT = SampleSettings(seq_length=16, seed=1234, eod=2)
 
@@ -63,38 +54,6 @@ def test_another_epoch_has_the_same_tokens_in_another_order(write_corpus):
     assert first != second and len(first) == len(second)
 
 
-@pytest.mark.parametrize("longest", [3, 40, 500])
-@pytest.mark.parametrize("seq_length", [1, 7, 64])
-def test_numpy_finds_the_samples_the_compiled_helper_finds(write_corpus, longest, seq_length):
-    from megatron.core.datasets.helpers import build_sample_idx
-
-    lengths = read_layout(write_corpus(documents=300, longest=longest)).sequence_lengths()
-    documents = np.random.default_rng(0).permutation(300).astype(np.int32)[:250]
-    tokens = int(lengths[documents].sum())
-    ours = numpy_sample_index(lengths, documents, seq_length)
-    core = build_sample_idx(lengths, documents, seq_length, 1, tokens, True, True)
-    assert ours.dtype == core.dtype and np.array_equal(ours, core)
-
-
-def test_numpy_passes_over_empty_sequences_as_the_helper_does():
-    from megatron.core.datasets.helpers import build_sample_idx
-
-    lengths = np.array([0, 5, 0, 0, 11, 3, 0], np.int32)
-    documents = np.arange(7, dtype=np.int32)
-    core = build_sample_idx(lengths, documents, 4, 1, int(lengths.sum()), True, True)
-    assert np.array_equal(numpy_sample_index(lengths, documents, 4), core)
-
-
-def test_a_missing_helper_changes_nothing(write_corpus, monkeypatch):
-    lengths = read_layout(write_corpus()).sequence_lengths()
-    key = EpochKey("x", 3, 50, seq_length=9, seed=5, epoch=2)
-    with_helper = compute_index(lengths, key)
-    monkeypatch.setitem(sys.modules, "megatron.core.datasets.helpers", None)
-    without = compute_index(lengths, key)
-    for name in ("documents", "samples", "shuffle"):
-        assert np.array_equal(getattr(with_helper, name), getattr(without, name))
-
-
 def test_an_index_on_disk_gives_the_same_samples_as_one_in_memory(write_corpus, caplog):
     prefix = write_corpus()
     built, fresh = (Source(prefix, "train", (0.0, 1.0), CUT) for _ in range(2))
@@ -118,15 +77,6 @@ def test_a_source_travels_to_another_process(write_corpus):
     expected = source.epoch(0)[3]["tokens"]
     copy = pickle.loads(pickle.dumps(source))
     assert torch.equal(copy.epoch(0)[3]["tokens"], expected)
-
-
-def test_splits_lie_where_core_puts_them():
-    assert split_shares("969,30,1") == [
-        (0, 0.969),
-        (0.969, pytest.approx(0.999)),
-        (pytest.approx(0.999), pytest.approx(1.0)),
-    ]
-    assert split_shares("1,0,1")[1] is None
 
 
 def test_megatrons_switches_for_masks_reach_the_samples(write_corpus):

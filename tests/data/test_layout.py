@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from megatron_biollm.config import UserError
+from megatron_biollm.data import layout as layout_module
 from megatron_biollm.data.layout import check_index, fingerprint, read_layout
 
 
@@ -92,3 +93,26 @@ def test_the_fingerprint_follows_the_content_not_the_path(write_corpus):
         for name, seed in [("a", 1), ("b", 1), ("c", 2)]
     )
     assert one == copy != other
+
+
+def test_the_fingerprint_sees_every_length_up_to_a_mebibyte_of_them(write_corpus):
+    prefix = write_corpus(documents=9000)
+    before, lengths = fingerprint(read_layout(prefix)), read_layout(prefix).sequence_lengths()
+    at = next(i for i in range(4000, 8000) if lengths[i] != lengths[i + 1])
+    swapped = lengths[at : at + 2][::-1].tobytes()
+    change(Path(prefix + ".idx"), 34 + 4 * at, swapped)
+    assert fingerprint(read_layout(prefix)) != before
+
+
+@pytest.mark.parametrize("piece", [1, 7, 60])
+def test_faults_are_found_at_the_borders_of_pieces(write_corpus, monkeypatch, piece):
+    monkeypatch.setattr(layout_module, "_PIECE", piece)
+    prefix = write_corpus(documents=60)
+    check_index(read_layout(prefix))
+    for sequence in (0, 7, 14, 58, 59):
+        content = Path(prefix + ".idx").read_bytes()
+        change(Path(prefix + ".idx"), 34 + 4 * 60 + 8 * sequence, (10**9).to_bytes(8, "little"))
+        if sequence != 59:  # that one is told by the header already
+            with pytest.raises(UserError, match=f"sequence {sequence} has .* at byte 1000000000"):
+                check_index(read_layout(prefix))
+        Path(prefix + ".idx").write_bytes(content)
