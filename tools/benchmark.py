@@ -10,6 +10,7 @@
     python tools/benchmark.py convert --scratch /big/disk
     python tools/benchmark.py sft --input medquad.jsonl --tokenizer-model tokenizer/
     torchrun --nproc_per_node 2 tools/benchmark.py checkpoint model.preset=1b model.vocab_size=4096
+    python tools/benchmark.py startup
     python tools/benchmark.py dpo model.preset=tiny model.vocab_size=4096 model.seq_length=256
     python tools/benchmark.py extraction --data benchmarks --json
     python tools/benchmark.py evaluate --checkpoint runs/my_run --hf export --data benchmarks
@@ -29,6 +30,8 @@ sft: training on packed conversations beside padded ones, in turns in one proces
 conversations a second, and their ratios.
 checkpoint: how long the step loop stands still for a checkpoint in the background, beside a save
 that holds it up, in turns; the figure is the ratio of medians. One process, or under torchrun.
+startup: from launch to the end of the first step, beside a plain script on megatron-core that
+imports everything at its top, whole processes in turns; what was deferred, and what that saves.
 dpo: a step of DPO beside TRL's DPOTrainer on the same pairs, in turns in one process on the CPU;
 the figure is the ratio of median step times.
 extraction: what gold mentions and relations score after they were written and read as lines, for
@@ -48,7 +51,8 @@ from megatron_biollm.log import run_tool
 
 
 def main() -> int:
-    functions = (layers, train, sft, encode, corpus, convert, checkpoint, dpo, extraction, evaluate)
+    functions = (layers, train, sft, encode, corpus, convert, checkpoint, startup)
+    functions += (dpo, extraction, evaluate)
     commands = {function.__name__: function for function in functions}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -227,6 +231,24 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     report = benchmark_checkpoints(CheckpointBenchmark(**args))
     if report["rank"] == 0:
         tell(report, as_json, table)
+
+
+def startup(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--processes", type=int, nargs="+", default=[1, 4], help="numbers of them [1 4]")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--fusions", action="store_true", help="also the script with fusions that core compiles")
+    add("--repeats", type=int, default=5, help="launches of each side [5]")
+    add("--scratch", help="folder for data and runs, which are removed [the system's]")
+    args, as_json = read_with_model(parser, "preset=tiny", "vocab_size=2000")
+    from megatron_biollm.recipes.startup_benchmark import (
+        StartupBenchmark,
+        benchmark_startup,
+        table,
+    )
+
+    report = benchmark_startup(StartupBenchmark(**args))
+    tell(report, as_json, table)
 
 
 def dpo(parser: argparse.ArgumentParser) -> None:

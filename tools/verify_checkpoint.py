@@ -12,9 +12,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from megatron_biollm.checkpoint.report import CheckpointReport, find_checkpoints, inspect_checkpoint
 from megatron_biollm.log import run_tool
+
+if TYPE_CHECKING:
+    from megatron_biollm.checkpoint.report import CheckpointReport
 
 
 def main() -> int:
@@ -24,6 +27,9 @@ def main() -> int:
     parser.add_argument("directory", type=Path, help="one checkpoint, a folder of them, or a run")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     args = parser.parse_args()
+    # Seconds of imports, not for --help.
+    from megatron_biollm.checkpoint.report import find_checkpoints, inspect_checkpoint
+
     reports = []
     for folder in find_checkpoints(args.directory):
         print(f"reading {folder}", file=sys.stderr)
@@ -36,7 +42,7 @@ def main() -> int:
     return 0 if all(report.good for report in reports) else 1
 
 
-def show(report: CheckpointReport) -> None:
+def show(report: "CheckpointReport") -> None:
     print(report.summary())
     for problem in report.problems:
         print(f"  problem: {problem}")

@@ -199,7 +199,7 @@ def run_process(name: str, command: list[str], megatron_lm: Optional[str]) -> Ru
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     if megatron_lm and name in (SLOW, FAST):
         environment["PYTHONPATH"] = megatron_lm
-    start, before = time.perf_counter(), _children_cpu()
+    start, before = time.perf_counter(), children_cpu()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -211,10 +211,11 @@ def run_process(name: str, command: list[str], megatron_lm: Optional[str]) -> Ru
             f"{name} ended with exit status {process.returncode}: {said[-600:].strip()}; mend it, "
             "or leave it out by naming the others with --peers"
         )
-    return Run(seconds, _children_cpu() - before, watch.peak() / 1e6)
+    return Run(seconds, children_cpu() - before, watch.peak() / 1e6)
 
 
-def _children_cpu() -> float:
+def children_cpu() -> float:
+    """Seconds of the processors that ended children of this process have used."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

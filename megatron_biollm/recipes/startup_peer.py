@@ -82,9 +82,9 @@ def rank() -> int:
 
 def join_world(options: dict[str, Any], device: Device) -> None:
     """Torch's process group and core's, as the example makes them."""
-    for name, value in {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "WORLD_SIZE": "1"}.items():
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in alone.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("MASTER_PORT", str(options["port"]))
     if device.kind == "cuda":
         torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", 0)))
     torch.distributed.init_process_group(device.backend)
