@@ -125,8 +125,9 @@ PackedAttention = Callable[..., torch.Tensor]
 
 def packed_attention() -> Optional[PackedAttention]:
     """Causal attention inside each packed document, all in one flash kernel; None where torch has
-    none that is good for it (before 2.11)."""
-    if find_spec("torch.nn.attention.varlen") is None:
+    none that is good for it (before 2.11), or no GPU."""
+    # Without a GPU nothing is imported either: torch's module brings in its whole compiler.
+    if not torch.cuda.is_available() or find_spec("torch.nn.attention.varlen") is None:
         return None
     from torch.nn.attention.varlen import varlen_attn
 
