@@ -28,16 +28,6 @@ from megatron_biollm.device.cpu_kernels import (
 )
 
 CPU = torch.device("cpu")
-# What computes each part of a step, by name.
-KERNELS = {
-    "attention": "torch SDPA",
-    "norm": "torch RMSNorm",
-    "rope": "torch, in place",
-    "swiglu": "torch, in place",
-    "weight gradients": "one product that adds",
-    "loss": "torch log-softmax, gradient in place",
-    "adamw": "torch, fused",
-}
 FACTORIES = (
     "tensor",
     "as_tensor",
@@ -88,6 +78,21 @@ class _Stream:
 
     def elapsed_time(self, end: "_Stream") -> float:
         return 0.0
+
+
+def describe_kernels() -> dict[str, str]:
+    """What computes each part of a step, by name."""
+    products = "oneDNN (fp32)" if onednn_is_faster() else "torch"
+    return {
+        "products": products,
+        "attention": "torch SDPA",
+        "norm": "torch RMSNorm",
+        "rope": "torch, in place",
+        "swiglu": "torch, in place",
+        "weight gradients": f"{products}, added to the main gradient",
+        "loss": "torch log-softmax, gradient in place",
+        "adamw": "torch, fused",
+    }
 
 
 @contextlib.contextmanager

@@ -43,6 +43,13 @@ def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.ops.aten._unsafe_view(rows, (*a.shape[:-1], len(b)))
 
 
+def linear(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """rows [..., in] x weight^T [in, out] as core's linear layers compute it here."""
+    if onednn_is_faster() and suits_onednn(rows, weight):
+        return times_transposed(rows, weight)
+    return torch.matmul(rows, weight.t())
+
+
 def suits_onednn(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether a x b is a product that `times_transposed` may take: fp32, b a matrix, no gradient
     to record, real tensors (those of a rehearsal count FLOPs of torch's own products), many rows.

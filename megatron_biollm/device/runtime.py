@@ -71,9 +71,9 @@ class Device:
             from megatron_biollm.device.cuda import describe_kernels
 
             return describe_kernels(transformer_impl)
-        from megatron_biollm.device.cpu import KERNELS
+        from megatron_biollm.device.cpu import describe_kernels
 
-        return dict(KERNELS)
+        return describe_kernels()
 
     def init_distributed(self, timeout_minutes: int) -> None:
         """Joins the process group that torchrun describes; without torchrun, a world of one."""
@@ -98,6 +98,19 @@ class Device:
         """Waits until every operation queued on the device has finished."""
         if self.kind == "cuda":
             torch.cuda.synchronize()
+
+    def linear(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """rows x weight^T by what the model's layers multiply with, without a gradient.
+
+        Args:
+            rows: [..., in].
+            weight: [out, in].
+        """
+        if self.kind == "cuda":
+            return torch.matmul(rows, weight.t())
+        from megatron_biollm.device.cpu_kernels import linear
+
+        return linear(rows, weight)
 
     def probe_seconds(self) -> float:
         """Seconds of some small matrix products, best of five: the same work on every device."""
@@ -218,10 +231,12 @@ def _measured_tflops(sizes: tuple[int, ...] = (256, 1024), seconds: float = 0.1)
 
 
 def _best_seconds(size: int, seconds: float) -> float:
+    from megatron_biollm.device.cpu_kernels import linear
+
     a, b = torch.randn(size, size), torch.randn(size, size)
     best, start = float("inf"), time.perf_counter()
     while time.perf_counter() - start < seconds:
         begin = time.perf_counter()
-        a @ b
+        linear(a, b)
         best = min(best, time.perf_counter() - begin)
     return best
