@@ -17,6 +17,8 @@ def micro_batches(
     data_parallel_rank: int,
     data_parallel_size: int,
     num_workers: int = 0,
+    ahead: int = 2,
+    pinned: bool = False,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Endless micro-batches of one data-parallel rank.
 
@@ -25,7 +27,10 @@ def micro_batches(
     whatever their number, and `consumed_samples` alone says where to go on.
 
     stream: `stream[i]` gives sample i as a dict of tensors. num_workers: processes that read
-    ahead; the batches are the same for any number. torch's random state is not touched.
+    ahead; the batches are the same for any number. ahead: micro-batches that they have ready
+    between them, or more; a step that takes several at once should find all of them. pinned: in
+    page-locked memory, from which a GPU copies while the CPU goes on. torch's random state is not
+    touched.
 
     Yields:
         The stream's tensors stacked to [mbs, ...], and sample_index: int64 [mbs].
@@ -35,15 +40,37 @@ def micro_batches(
     places = _Places(first, micro_batch_size, micro_batch_size * data_parallel_size)
     samples = _NumberedSamples(stream)
     if num_workers == 0:
-        return (default_collate([samples[i] for i in place]) for place in places)
+        read = (_Collated([samples[i] for i in place]) for place in places)
+        return (batch.pin_memory() if pinned else batch.tensors() for batch in read)
     loader = DataLoader(
         samples,
         batch_sampler=places,
         num_workers=num_workers,
+        collate_fn=_Collated,
+        prefetch_factor=max(2, -(-ahead // num_workers)),
+        pin_memory=pinned,
         # Without one of its own the loader draws from torch's global random state.
         generator=torch.Generator(),
     )
-    return iter(loader)
+    return iter(loader) if pinned else (batch.tensors() for batch in iter(loader))
+
+
+class _Collated:
+    """A micro-batch as NumPy arrays, which travel from a worker process through its pipe.
+
+    Tensors would take shared memory, of which containers have little, and an open file each.
+    """
+
+    def __init__(self, samples: list[dict[str, Any]]):
+        batch = default_collate(samples)
+        self.arrays = {name: value.numpy() for name, value in batch.items()}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+
+    def pin_memory(self) -> dict[str, torch.Tensor]:
+        """By this name the loader's thread finds it."""
+        return {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
 
 
 class _Places:

@@ -42,13 +42,19 @@ class Run:
     def batches(
         self, model: ParallelModel, stream: Any, first: int, num_workers: Optional[int] = None
     ) -> Iterator[Batch]:
-        """Micro-batches of this rank from sample `first` of the stream on."""
-        data_parallel = model.groups.dp
+        """Micro-batches of this rank from sample `first` of the stream on.
+
+        Worker processes have those of the next step ready while one is computed.
+        """
+        data_parallel, training = model.groups.dp, self.config.training
+        per_pass = training.micro_batch_size * data_parallel.size()
         return micro_batches(
             stream,
             first,
-            self.config.training.micro_batch_size,
+            training.micro_batch_size,
             data_parallel.rank(),
             data_parallel.size(),
             self.config.data.num_workers if num_workers is None else num_workers,
+            ahead=training.global_batch_size // per_pass,
+            pinned=self.device.kind == "cuda",
         )

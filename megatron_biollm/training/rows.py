@@ -9,11 +9,12 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from megatron_biollm.training.objective import Batch
 
 
-def pack(batch: Batch) -> tuple[Batch, PackedSeqParams]:
+def pack(batch: Batch, device: torch.device) -> tuple[Batch, PackedSeqParams]:
     """Joins the rows to one sequence of documents; each starts where its position id is 0.
 
     Args:
         batch: [b, s] tensors, and others.
+        device: of the boundaries.
 
     Returns:
         [1, b*s] tensors, the others as they are, and the boundaries of the documents.
@@ -22,7 +23,7 @@ def pack(batch: Batch) -> tuple[Batch, PackedSeqParams]:
     starts = (flat["position_ids"][0] == 0).nonzero()[:, 0]
     end = starts.new_tensor([flat["tokens"].shape[1]])
     boundaries = torch.cat((starts, end)).to(torch.int32)
-    longest = int(boundaries.diff().max())
+    longest, boundaries = int(boundaries.diff().max()), boundaries.to(device, non_blocking=True)
     return flat, PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=boundaries,

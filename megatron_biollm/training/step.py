@@ -245,11 +245,11 @@ def forward_step(
     objective: Objective,
 ) -> tuple[torch.Tensor, Callable]:
     """One micro-batch through one model chunk, as core's schedules call it."""
-    device, whole = next(chunk.parameters()).device, objective.inputs(next(batches))
-    batch = {name: value.to(device, non_blocking=True) for name, value in whole.items()}
-    extra = {}
+    device, whole, extra = next(chunk.parameters()).device, objective.inputs(next(batches)), {}
     if packed:
-        batch, extra["packed_seq_params"] = pack(batch)
+        # Before the copy: to count documents on a GPU would have the CPU wait for it.
+        whole, extra["packed_seq_params"] = pack(whole, device)
+    batch = {name: value.to(device, non_blocking=True) for name, value in whole.items()}
     batch = on_this_context_rank(batch, groups.cp.rank(), groups.cp.size())
     output = objective.forward(chunk, batch, **extra)
     return output, lambda last: as_core_wants(

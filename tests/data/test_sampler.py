@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,3 +76,24 @@ def test_an_error_in_a_worker_process_reaches_the_run(stream, tmp_path):
 def test_impossible_places_are_refused(stream, place, said):
     with pytest.raises(UserError, match=said):
         micro_batches(stream, *place)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
+def test_reading_further_ahead_changes_nothing_and_keeps_no_file_open(stream):
+    def opened():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    batches = micro_batches(stream, 0, 2, 0, 1, num_workers=2, ahead=9)
+    first, before = next(batches), opened()
+    taken = [first, *take(batches, 40)]
+    assert opened() == before
+    plain = take(micro_batches(stream, 0, 2, 0, 1), 41)
+    for one, other in zip(taken, plain, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_batches_may_be_written_to(stream):
+    for num_workers in (0, 1):
+        batch = next(micro_batches(stream, 0, 2, 0, 1, num_workers=num_workers))
+        batch["tokens"].zero_()
