@@ -15,7 +15,7 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megatron.core.datasets.utils import Split
 
 from megatron_biollm.data.epoch_index import EpochIndex
-from megatron_biollm.data.indexed import open_indexed
+from megatron_biollm.data.indexed import expect, open_indexed
 from megatron_biollm.data.parts import Part
 from megatron_biollm.log import get_logger
 
@@ -39,7 +39,7 @@ class Source(Part):
 
     @cached_property
     def indexed(self) -> IndexedDataset:
-        return open_indexed(self.prefix, mmap=self.cut.mmap_bin_files)
+        return open_indexed(self.prefix, mmap=self.cut.mmap_bin_files, shuffled=True)
 
     def _index(self, epoch: int) -> EpochIndex:
         index = self.find_index(epoch)
@@ -74,6 +74,13 @@ class EpochDataset(GPTDataset):
     def sequences(self, sample: int) -> list[int]:
         """Numbers of the corpus's sequences (documents) that a sample is made of, in order."""
         return self._query_document_sample_shuffle_indices(sample)[1].tolist()
+
+    def _query_document_sample_shuffle_indices(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
+        number = self.shuffle_index[idx]
+        (first, skip), (last, _) = self.sample_index[number : number + 2].tolist()
+        count = self.config.sequence_length + 1
+        expect(self.dataset, self.document_index[first : last + 1], skip, count)
+        return super()._query_document_sample_shuffle_indices(idx)
 
     def _build_document_sample_shuffle_indices(self) -> tuple[np.ndarray, ...]:
         index = self._epoch_index

@@ -1,10 +1,11 @@
 """Indexed corpora: opened, written and merged with megatron-core's own classes."""
 
 import contextlib
+import mmap as mmap_module
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
@@ -15,16 +16,23 @@ from megatron_biollm.data.document_ids import write_ids
 from megatron_biollm.data.layout import check_index, read_layout
 from megatron_biollm.data.sidecar import file_digests, read_sidecar, write_sidecar
 
+# Linux's and BSD's.
+MADV_RANDOM = getattr(mmap_module, "MADV_RANDOM", None)
+MADV_WILLNEED = getattr(mmap_module, "MADV_WILLNEED", None)
+
 
 def token_dtype(vocab_size: int) -> np.dtype:
     """The dtype Megatron-LM writes for a vocabulary of this size: uint16 below 65,500."""
     return np.dtype(DType.optimal_dtype(vocab_size))
 
 
-def open_indexed(prefix: str, mmap: bool = True, full_check: bool = False) -> IndexedDataset:
+def open_indexed(
+    prefix: str, mmap: bool = True, full_check: bool = False, shuffled: bool = False
+) -> IndexedDataset:
     """Opens PREFIX.bin and PREFIX.idx; `dataset[i]` is the i-th sequence's token ids.
 
     mmap: map PREFIX.bin instead of reading it by seeks. full_check: also read all of PREFIX.idx.
+    shuffled: no sequence is wanted because its neighbour is.
 
     Raises:
         UserError: a file is missing, truncated or damaged.
@@ -37,7 +45,35 @@ def open_indexed(prefix: str, mmap: bool = True, full_check: bool = False) -> In
             f"{prefix} holds no token at all, and an empty corpus cannot be trained on; check the "
             "input of tools/preprocess_data.py"
         )
-    return IndexedDataset(str(prefix), multimodal=False, mmap=mmap)
+    dataset = IndexedDataset(str(prefix), multimodal=False, mmap=mmap)
+    if shuffled and (mapped := _mapped_bin(dataset)):
+        # The kernel would read up to megabytes around every document.
+        mapped.madvise(MADV_RANDOM)
+    return dataset
+
+
+def expect(dataset: IndexedDataset, sequences: np.ndarray, skip: int, count: int) -> None:
+    """Has the system begin to read sequences that are wanted next, all of them at once.
+
+    skip: tokens of the first one that are not wanted. count: tokens wanted in all.
+    """
+    if not (mapped := _mapped_bin(dataset)):
+        return
+    size = dataset.index.dtype_size
+    starts = dataset.index.sequence_pointers[sequences]
+    lengths = dataset.index.sequence_lengths[sequences] * np.int64(size)
+    starts[0], lengths[0] = starts[0] + skip * size, lengths[0] - skip * size
+    lengths[-1] -= max(0, int(lengths.sum()) - count * size)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        if length > 0:
+            within = start % mmap_module.PAGESIZE
+            mapped.madvise(MADV_WILLNEED, start - within, length + within)
+
+
+def _mapped_bin(dataset: IndexedDataset) -> Optional[mmap_module.mmap]:
+    """The map of PREFIX.bin; None where it is read by seeks or the system takes no advice."""
+    array = getattr(dataset.bin_reader, "_bin_buffer_mmap", None)
+    return getattr(array, "_mmap", None) if MADV_RANDOM is not None else None
 
 
 class IndexedWriter:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from megatron_biollm.config import UserError
-from megatron_biollm.data.indexed import IndexedWriter, merge, open_indexed, token_dtype
+from megatron_biollm.data.indexed import (
+    IndexedWriter,
+    expect,
+    merge,
+    open_indexed,
+    token_dtype,
+)
 from megatron_biollm.data.sidecar import read_sidecar, write_sidecar
 from megatron_biollm.data.verify import verify_prefix
 
@@ -118,3 +124,15 @@ def test_corpora_of_two_dtypes_are_not_merged(tmp_path, write_corpus):
         writer.commit()
     with pytest.raises(UserError, match="int32.*uint16"):
         merge([prefix, str(tmp_path / "wide")], str(tmp_path / "both"))
+
+
+def test_what_is_expected_is_read_as_ever(write_corpus):
+    dataset = open_indexed(write_corpus(documents=80, longest=4000), shuffled=True)
+    before = [dataset[number].tolist() for number in range(80)]
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        sequences = random.permutation(80)[: random.integers(1, 9)]
+        skip = int(random.integers(0, len(before[sequences[0]])))
+        expect(dataset, sequences, skip, int(random.integers(1, 20_000)))
+    assert [dataset[number].tolist() for number in range(80)] == before
+    expect(open_indexed(dataset.path_prefix, mmap=False), np.array([1]), 0, 5)
