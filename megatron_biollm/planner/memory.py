@@ -39,6 +39,9 @@ CUDA_CONTEXT = 600 * MIB + 4 * 32 * MIB
 # torch's allocator splits what it holds: blocks are rounded up and freed ones do not always fit
 # the next request. The sizes of a step repeat, so it is little, and in activations alone.
 FRAGMENTATION = 0.05
+# What the loss keeps of a token beside its logits (`device/vocab_loss.py`): the normaliser (fp32),
+# the label's column (int64), and whether that is this rank's (fp32).
+LOSS_BYTES = FP32 + 8 + FP32
 # Boundary tensors of the pipeline that are sent or received while another pass runs: one each way
 # forward and backward.
 PIPELINE_BUFFERS = 4
@@ -164,7 +167,7 @@ def _logits(work: Work, candidate: Candidate, rank: int) -> tuple[float, float]:
     """On the last rank: bytes held beside the layers', and those while the loss is computed.
 
     Held are the final norm's input and output and the gathered input of the output layer. The loss
-    has the bf16 logits (or their gradient) beside their fp32 softmax, for one micro-batch: its
+    has the bf16 logits, which become their gradient where they lie, for one micro-batch: its
     backward pass follows at once.
     """
     parallel, model = candidate.parallel, work.model
@@ -174,7 +177,7 @@ def _logits(work: Work, candidate: Candidate, rank: int) -> tuple[float, float]:
     stream = BF16 * model.hidden_size / stream_ranks(parallel)
     gathered = BF16 * model.hidden_size if stream_ranks(parallel) > 1 else 0.0
     columns = model.padded_vocab_size / parallel.tensor_model_parallel_size
-    return tokens * (2 * stream + gathered), tokens * (BF16 + FP32) * columns
+    return tokens * (2 * stream + gathered), tokens * (BF16 * columns + LOSS_BYTES)
 
 
 def _communication(work: Work, candidate: Candidate) -> float:

@@ -12,8 +12,9 @@ same shapes and save for the backward pass what Transformer Engine 2 saves, by i
 - rotary embedding, SwiGLU (core's `fusions/fused_bias_swiglu.py`): the angles; the input.
 - weight gradients are added to the fp32 main gradients inside the matrix product.
 
-Everything else (linear layers, embedding, loss, schedule, reductions, optimizer) is megatron-core's
-own code.
+The loss is the project's own (`device/vocab_loss.py`), with the parts that are compiled on a GPU
+taken to hold nothing. Everything else (linear layers, embedding, schedule, reductions, optimizer)
+is megatron-core's own code.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from unittest import mock
 import torch
 from megatron.core import optimizer as core_optimizer
 from megatron.core.models.common.embeddings import rope_utils
+from megatron.core.models.common.language_module import language_module
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.optimizer import clip_grads
 from megatron.core.process_groups_config import ProcessGroupCollection
@@ -40,6 +42,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.utils.flop_counter import register_flop_formula
 
 from megatron_biollm.device.cpu import cuda_answered_by_cpu
+from megatron_biollm.device.vocab_loss import vocab_cross_entropy
 from megatron_biollm.model import gpt
 from megatron_biollm.parallel import parallelize
 from megatron_biollm.training.optimizer import group_step_adam
@@ -56,6 +59,7 @@ def gpu_kernels() -> Iterator[None]:
         (rope_utils, "fused_apply_rotary_pos_emb", rotate),
         (rope_utils, "_apply_rotary_pos_emb_bshd", rotate),
         (mlp, "bias_swiglu_impl", swiglu),
+        (language_module, "fused_vocab_parallel_cross_entropy", loss),
         (layers, "fused_weight_gradient_mlp_cuda", _WeightGradients),
         (core_optimizer, "USING_PYTORCH_OPTIMIZER", True),
     )
@@ -136,6 +140,21 @@ def rotate(t: torch.Tensor, freqs: torch.Tensor, *args: Any, **kwargs: Any) -> t
 def swiglu(x: torch.Tensor, bias: None = None, *unused: Any) -> torch.Tensor:
     """silu(first half) * second half of the last axis, in one kernel."""
     return _SwiGLU.apply(x)
+
+
+def loss(
+    logits: torch.Tensor, target: torch.Tensor, group: torch.distributed.ProcessGroup
+) -> torch.Tensor:
+    """The cross-entropy of a run on a GPU, in which each part of the logits is one kernel."""
+    return vocab_cross_entropy(logits, target, group, _normaliser, _softmax_in_place)
+
+
+def _normaliser(logits_nv: torch.Tensor, column_n1: torch.Tensor) -> torch.Tensor:
+    return logits_nv.new_empty(logits_nv.shape[0], dtype=torch.float32)
+
+
+def _softmax_in_place(*args: torch.Tensor) -> None:
+    pass
 
 
 class _Norm(torch.autograd.Function):

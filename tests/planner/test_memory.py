@@ -107,8 +107,8 @@ def test_the_first_rank_holds_most_and_interleaving_adds_to_it():
 def test_only_the_last_rank_computes_logits():
     stages = predict_memory(WORK, Candidate(layout(8, 8), 1, 4))
     assert [stage.logits > 0 for stage in stages] == [False] * 7 + [True]
-    # bf16 logits beside the fp32 softmax, the norm's input and output, the gathered input.
-    by_hand = 4096 * ((2 + 4) * 34_816 / 8 + 2 * 2 * 8192 / 8 + 2 * 8192)
+    # bf16 logits and 16 bytes of the loss, the norm's input and output, the gathered input.
+    by_hand = 4096 * (2 * 34_816 / 8 + 16 + 2 * 2 * 8192 / 8 + 2 * 8192)
     assert stages[-1].logits == by_hand
 
 

@@ -80,8 +80,10 @@ def test_collectives_are_those_of_sequence_parallelism():
     # Forward: before QKV and FC1; backward: before each of the four gradients and the two inputs
     # again; the output layer's input both ways, and the embedding's gradient.
     gathers = batches * (layers * 6 + 3)
-    assert totals["tp", "all_gather", "calls"] == gathers
-    assert totals["tp", "all_gather", "bytes"] == gathers * whole
+    # The loss: normaliser and logit of the label, of every token and rank.
+    assert totals["tp", "all_gather", "calls"] == gathers + batches
+    numbers = 4 * 2 * 4 * SIZES["seq_length"]
+    assert totals["tp", "all_gather", "bytes"] == gathers * whole + batches * numbers
     # Forward: after projection, FC2 and embedding; backward: after QKV, FC1 and output layer.
     assert totals["tp", "reduce_scatter", "calls"] == batches * (layers * 4 + 2)
 
@@ -129,3 +131,14 @@ def test_peak_memory_is_that_of_a_real_run(world, options):
     real = world.run(1, real_step, run)[0]
     report = rehearse_rank(run, 0)
     assert report.peak.total - report.resident == pytest.approx(real, rel=0.02)
+
+
+def test_the_loss_holds_the_logits_in_bf16_and_nowhere_in_fp32():
+    first, second = (
+        rehearse_rank(small_run(batch=1, sizes={"vocab_size": rows}), 0).peak
+        for rows in (32_768, 65_536)
+    )
+    # Beside them core makes an empty bf16 gradient of the output layer's weight for autograd.
+    expected = 32_768 * 2 * (SIZES["seq_length"] + SIZES["hidden_size"])
+    work = [peak.activations + peak.temporary for peak in (first, second)]
+    assert work[1] - work[0] == pytest.approx(expected, rel=0.01)
