@@ -74,10 +74,12 @@ def inference(model: ParallelModel) -> Iterator[None]:
     """The state a model must be in for `forward`; a model in training is as before afterwards.
 
     Dropout is off. Sequence parallelism is too, since one new token cannot be shared by ranks; it
-    says where activations lie, so the weights are the same.
+    says where activations lie, so the weights are the same. So is FP8, whose matrix products want
+    16 tokens or more.
     """
     (chunk,) = model.bare_chunks
     was_training, was_sharded = chunk.training, model.config.sequence_parallel
+    fp8 = model.config.fp8
     switches = [
         (module, name, getattr(module, name))
         for module in chunk.modules()
@@ -86,7 +88,7 @@ def inference(model: ParallelModel) -> Iterator[None]:
     ]
     try:
         chunk.eval()
-        model.config.sequence_parallel = False
+        model.config.sequence_parallel, model.config.fp8 = False, None
         for module, name, _ in switches:
             setattr(module, name, False)
         # Not `inference_mode`: core keeps its rotary tables, and training must differentiate
@@ -96,7 +98,7 @@ def inference(model: ParallelModel) -> Iterator[None]:
     finally:
         for module, name, value in switches:
             setattr(module, name, value)
-        model.config.sequence_parallel = was_sharded
+        model.config.sequence_parallel, model.config.fp8 = was_sharded, fp8
         chunk.train(was_training)
 
 

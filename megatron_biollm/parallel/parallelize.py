@@ -23,6 +23,7 @@ from megatron_biollm.model.gpt import Head, build_gpt
 from megatron_biollm.model.lora_config import LoraConfig, is_adapter
 from megatron_biollm.model.spec import choose_transformer_impl
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
+from megatron_biollm.parallel.precision import Fp8, check_fp8_engine
 
 
 @dataclass
@@ -83,6 +84,7 @@ def parallelize(
     draw_weights: bool = True,
     head: Optional[Head] = None,
     lora: Optional[LoraConfig] = None,
+    fp8: Optional[Fp8] = None,
 ) -> ParallelModel:
     """Builds this rank's chunks with weights that depend on the seed alone, not on the layout.
 
@@ -98,6 +100,7 @@ def parallelize(
             without `trainable`, since core marks parameters for the optimizer as it draws them.
         head: takes the place of the output layer on the last stage.
         lora: adapters, which are then what is trained.
+        fp8: matrix products of the layers in FP8; None has them in the precision of the weights.
 
     Raises:
         UserError: sizes and degrees do not fit, or the layers asked for are absent.
@@ -105,7 +108,9 @@ def parallelize(
     check_model_fits_layout(sizes, parallel)
     impl = choose_transformer_impl(sizes.transformer_impl, device.kind)
     _check_kernels(parallel, impl[0])
-    config = transformer_config(sizes, parallel, device.kind, impl[0], bf16)
+    if fp8 is not None:
+        check_fp8_engine(fp8.recipe, *impl)
+    config = transformer_config(sizes, parallel, device.kind, impl[0], bf16, fp8)
     config.perform_initialization = trainable or draw_weights
     # Core's generators per tensor-parallel rank; nothing draws from them while dropout is 0.
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
@@ -125,7 +130,12 @@ def parallelize(
 
 
 def transformer_config(
-    sizes: ModelConfig, parallel: ParallelConfig, device_kind: str, impl: str, bf16: bool
+    sizes: ModelConfig,
+    parallel: ParallelConfig,
+    device_kind: str,
+    impl: str,
+    bf16: bool,
+    fp8: Optional[Fp8] = None,
 ) -> TransformerConfig:
     """Core's configuration of the architecture, the degrees and the kernels."""
     cuda, fused = device_kind == "cuda", impl == "transformer_engine"
@@ -176,6 +186,7 @@ def transformer_config(
         # Weight gradients go straight into the main gradients, by Transformer Engine or the device
         # room.
         gradient_accumulation_fusion=True,
+        **(fp8.core_fields if fp8 is not None else {}),
     )
 
 

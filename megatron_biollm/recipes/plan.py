@@ -151,7 +151,8 @@ def place(options: PlanOptions) -> tuple[Gpu, int]:
 def ask(config: RunConfig, gpu: Gpu, world_size: int, memory_margin: float) -> Question:
     """The question whose rules are those that the run itself would check."""
     sizes = {*MICRO_BATCH_SIZES, config.training.micro_batch_size}
-    work = Work(config.model, config.training.global_batch_size)
+    precision = "bf16" if config.training.fp8 is None else "fp8"
+    work = Work(config.model, config.training.global_batch_size, precision)
     return Question(
         work=work,
         world_size=world_size,

@@ -81,6 +81,11 @@ def rehearse(config: RunConfig, options: RehearsalOptions) -> dict[str, Any]:
     ranks = options.ranks or distinct_ranks(run)
     if config.data.reset_attention_mask:
         logger.info("data.reset_attention_mask: rehearsed as if documents saw each other")
+    if config.training.fp8 is not None:
+        logger.warning(
+            "training.fp8: rehearsed in bf16, which holds more of each layer's activations, but "
+            "not the FP8 copies of its weights (2 bytes each); tools/plan.py counts both"
+        )
     start = time.perf_counter()
     reports, contents = _play(run, ranks, options)
     predicted = _predicted(run)

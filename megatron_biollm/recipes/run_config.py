@@ -12,6 +12,7 @@ from megatron_biollm.launch.config import WatchConfig
 from megatron_biollm.log import LoggingConfig
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig, check_model_fits_layout
+from megatron_biollm.parallel.precision import check_fp8_sizes
 from megatron_biollm.tokenizer.tokenizer import TokenizerConfig
 from megatron_biollm.training.config import OptimizerConfig, TrainingConfig
 from megatron_biollm.training.stability import StabilityConfig
@@ -42,6 +43,7 @@ class RunConfig:
         check_model_fits_layout(self.model, self.parallel)
         # Every data-parallel size from 1 up must work; the smallest is checked here already.
         self.training.check_batches(data_parallel_size=1)
+        self._check_fp8()
         self._check_packing()
         self._check_schedule()
         self._check_evaluation()
@@ -90,6 +92,17 @@ class RunConfig:
             )
         self.model.vocab_size = vocab_size
         check_model_fits_layout(self.model, self.parallel)
+
+    def _check_fp8(self) -> None:
+        training = self.training
+        if training.fp8 is None:
+            return
+        if self.model.transformer_impl == "local":
+            raise UserError(
+                f"training.fp8={training.fp8} needs Transformer Engine's layers, but "
+                f"model.transformer_impl=local; leave one of them out"
+            )
+        check_fp8_sizes(training.fp8_recipe, self.model, self.parallel, training.micro_batch_size)
 
     def _check_packing(self) -> None:
         if not self.data.reset_attention_mask:

@@ -173,6 +173,7 @@ def build_model(
             seed=config.training.seed,
             head=head,
             lora=lora,
+            fp8=config.training.fp8_products,
         )
     logger.info(
         "device %s (%s); layers %s (%s); %s",
@@ -182,6 +183,8 @@ def build_model(
         config.parallel.describe(groups.dp.size()),
     )
     kernels = run.device.kernels(model.transformer_impl[0])
+    if config.training.fp8 is not None:
+        kernels["layers' products"] = f"FP8 {config.training.fp8}, {config.training.fp8_recipe}"
     logger.info("kernels: %s", "; ".join(f"{job} {name}" for job, name in kernels.items()))
     run.watch.interrupt.poll()
     return model

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from megatron_biollm.config import UserError, option
+from megatron_biollm.parallel.precision import DIVISORS, FORMATS, Fp8
 
 LR_DECAY_STYLES = ("cosine", "linear", "constant", "WSD")
 WSD_DECAY_STYLES = ("linear", "cosine", "exponential", "minus_sqrt")
@@ -76,6 +77,13 @@ class TrainingConfig:
     train_iters: int = option(100, "optimizer steps of the whole run")
     seed: int = option(1234, "of initial weights and data order")
     bf16: bool = option(False, "bf16 weights with fp32 master weights and gradients, else fp32")
+    fp8: Optional[str] = option(
+        None, "the layers' matrix products in FP8 (Transformer Engine): e4m3 or hybrid"
+    )
+    fp8_recipe: str = option(
+        "tensorwise", "what has a scale of its own: tensorwise, delayed, blockwise or mxfp8"
+    )
+    fp8_amax_history_len: int = option(1024, "delayed: steps whose values make a scale")
     device: str = option("auto", "cpu, cuda, or auto (CUDA where there is a GPU)")
     eval_interval: int = option(0, "validate every this many steps; 0 never")
     eval_iters: int = option(10, "global batches per validation")
@@ -94,8 +102,16 @@ class TrainingConfig:
         ):
             _check_at_least(1, f"training.{name}", getattr(self, name))
         _check_at_least(0, "training.eval_interval", self.eval_interval)
+        self._check_fp8()
         self._check_profile()
         self._check_ramp()
+
+    @property
+    def fp8_products(self) -> Optional[Fp8]:
+        """FP8 as the run wants it; None in bf16 and fp32."""
+        if self.fp8 is None:
+            return None
+        return Fp8(self.fp8, self.fp8_recipe, self.fp8_amax_history_len)
 
     def global_batch_size_at(self, consumed_samples: int) -> int:
         """Sequences of the next step. Grows in equal spans of samples, as in Megatron-LM."""
@@ -123,6 +139,23 @@ class TrainingConfig:
                     f"{self.micro_batch_size} x data-parallel size {data_parallel_size} = "
                     f"{divisor}; change one of them"
                 )
+
+    def _check_fp8(self) -> None:
+        _check_choice("training.fp8_recipe", self.fp8_recipe, tuple(DIVISORS))
+        _check_at_least(1, "training.fp8_amax_history_len", self.fp8_amax_history_len)
+        if self.fp8 is None:
+            return
+        _check_choice("training.fp8", self.fp8, FORMATS)
+        if not self.bf16:
+            raise UserError(
+                f"training.fp8={self.fp8} casts what is bf16, but training.bf16=false; set "
+                f"training.bf16=true"
+            )
+        if self.device == "cpu":
+            raise UserError(
+                f"training.fp8={self.fp8} needs a GPU's tensor cores, but training.device=cpu; "
+                f"leave training.fp8 out on the CPU"
+            )
 
     def _check_profile(self) -> None:
         start, end = self.profile_step_start, self.profile_step_end

@@ -13,6 +13,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 
 from megatron_biollm.parallel.parallelize import ParallelModel
+from megatron_biollm.parallel.precision import DIVISORS
 from megatron_biollm.training.objective import Batch, Objective, as_core_wants
 from megatron_biollm.training.optimizer import prepare_update
 from megatron_biollm.training.phases import Phases
@@ -261,4 +262,6 @@ def _divisor(model: ParallelModel) -> int:
     """What the layout needs the number of columns to divide by, and kernels like it to."""
     config = model.config
     tensor = config.tensor_model_parallel_size if config.sequence_parallel else 1
-    return math.lcm(16, 2 * config.context_parallel_size * tensor)
+    ranks = config.context_parallel_size * tensor
+    least = DIVISORS[config.fp8_recipe] * ranks if config.fp8 else 16
+    return math.lcm(least, 2 * ranks)

@@ -1,9 +1,11 @@
 import pytest
 
 from megatron_biollm.config import UserError
+from megatron_biollm.parallel.precision import Fp8
 from megatron_biollm.recipes.run_config import load_run_config
 
 TINY = "model.preset=tiny"
+FP8 = ["training.bf16=true", "training.fp8=hybrid"]
 TP = "parallel.tensor_model_parallel_size"
 PP = "parallel.pipeline_model_parallel_size"
 VPP = "parallel.virtual_pipeline_model_parallel_size"
@@ -36,6 +38,18 @@ VPP = "parallel.virtual_pipeline_model_parallel_size"
                 "optimizer.lr_warmup_iters=10",
             ],
             "lr_warmup_iters=10 and lr_wsd_decay_iters=91 together exceed the 100 steps",
+        ),
+        (
+            [*FP8, "model.transformer_impl=local"],
+            "training.fp8=hybrid needs Transformer Engine's layers, but .*transformer_impl=local",
+        ),
+        (
+            [*FP8, "model.ffn_hidden_size=1000"],
+            "fp8_recipe=tensorwise .* divide by 16, but model.ffn_hidden_size / .* = 1000 does not",
+        ),
+        (
+            [*FP8, "training.fp8_recipe=blockwise", f"{TP}=4"],
+            "fp8_recipe=blockwise .* divide by 128, but hidden_size / tensor_model.* = 32 does not",
         ),
         (
             ["model.num_layer=3"],
@@ -88,3 +102,9 @@ def test_a_vocabulary_that_does_not_fit_the_layout_is_refused():
     config = load_run_config(None, [TINY, "model.make_vocab_size_divisible_by=1", f"{TP}=2"])
     with pytest.raises(UserError, match="padded vocabulary=1001 is not divisible by .*=2"):
         config.set_vocab_size(1001, "the tokenizer")
+
+
+def test_fp8_reaches_the_run_and_bf16_does_not_ask_for_its_sizes():
+    config = load_run_config(None, [TINY, *FP8, "training.fp8_recipe=delayed"])
+    assert config.training.fp8_products == Fp8("hybrid", "delayed", 1024)
+    assert load_run_config(None, [TINY, "model.ffn_hidden_size=1000"]).training.fp8_products is None

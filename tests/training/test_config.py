@@ -36,6 +36,11 @@ def test_the_smallest_learning_rate_is_a_tenth_of_the_largest():
     ("fields", "message"),
     [
         ({"micro_batch_size": 0}, "training.micro_batch_size=0 must be at least 1"),
+        ({"fp8": "e5m2", "bf16": True}, "training.fp8=e5m2 is unknown; choose one of e4m3, hybrid"),
+        ({"fp8_recipe": "rowwise"}, "fp8_recipe=rowwise is unknown; choose one of tensorwise"),
+        ({"fp8_amax_history_len": 0}, "training.fp8_amax_history_len=0 must be at least 1"),
+        ({"fp8": "hybrid"}, "fp8=hybrid casts what is bf16, but .*bf16=false; set .*bf16=true"),
+        ({"fp8": "hybrid", "bf16": True, "device": "cpu"}, "fp8=hybrid needs a GPU.*device=cpu"),
         ({"global_batch_size": 0}, "training.global_batch_size=0 must be at least 1"),
         ({"train_iters": 0}, "training.train_iters=0 must be at least 1"),
         ({"exit_interval": 0}, "training.exit_interval=0 must be at least 1"),
