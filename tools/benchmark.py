@@ -2,6 +2,8 @@
 
     python tools/benchmark.py train model.preset=tiny model.vocab_size=4096
     python tools/benchmark.py layers --bf16 --profile
+    python tools/benchmark.py suite gpu --budget-s 560
+    python tools/benchmark.py suite gpu --tiny --device cpu
     python tools/benchmark.py train --json --bf16 model.preset=1b > docs/benchmarks/train_1b.json
     python tools/benchmark.py encode --input pubmed.jsonl --tokenizer-model tokenizer.model \\
         --megatron-lm ../Megatron-LM --python ../venv/bin/python --workers 2 --json
@@ -26,6 +28,8 @@ corpus: one source file through the reader and every step of the curation, in me
 of one core; beside bare lxml, and datatrove's own near-duplicate signatures where spaCy is there.
 convert: a slice of the 70B model (its widths, 4 layers) from a sharded checkpoint to Hugging Face
 and back, beside copying the files; takes 24 GB of disk.
+suite: all of these for a GPU, for the CPU, or around the step, into docs/benchmarks; rows that are
+there are kept, and --tiny rehearses every command anywhere.
 sft: training on packed conversations beside padded ones, in turns in one process; tokens of
 conversations a second, and their ratios.
 checkpoint: how long the step loop stands still for a checkpoint in the background, beside a save
@@ -41,6 +45,7 @@ fastest batch size, in turns in one process; the figure is the ratio of median t
 """
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -51,9 +56,7 @@ from megatron_biollm.log import run_tool
 
 
 def main() -> int:
-    functions = (layers, train, sft, encode, corpus, convert, checkpoint, startup)
-    functions += (dpo, extraction, evaluate)
-    commands = {function.__name__: function for function in functions}
+    commands = {function.__name__: function for function in COMMANDS}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,6 +66,12 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the full report instead of the table")
     commands[what](parser)
     return 0
+
+
+def read(parser: argparse.ArgumentParser) -> tuple[dict[str, Any], bool]:
+    """The options, and whether as JSON."""
+    args = vars(parser.parse_args(sys.argv[2:]))
+    return args, args.pop("json")
 
 
 def read_with_model(
@@ -90,6 +99,20 @@ def read_with_model(
         args["parallel"] = load_config(ParallelConfig, overrides=fields)
     args["model"] = load_config(ModelConfig, overrides=[*sizes, *given])
     return args, args.pop("json")
+
+
+def measure(args: dict[str, Any], as_json: bool, names: str, show: str = "") -> None:
+    """Runs a benchmark and prints its report.
+
+    names: `module:Options:function` in `recipes`. show: `module:table`, that module's own if empty.
+    """
+    module, options, function = names.split(":")
+    recipe = importlib.import_module(f"megatron_biollm.recipes.{module}")
+    report = getattr(recipe, function)(getattr(recipe, options)(**args))
+    where, _, table = (show or f"{module}:table").partition(":")
+    shown = importlib.import_module(f"megatron_biollm.recipes.{where}")
+    if report.get("rank", 0) == 0:
+        tell(report, as_json, getattr(shown, table))
 
 
 def tell(report: dict[str, Any], as_json: bool, table: Callable[[dict[str, Any]], str]) -> None:
@@ -120,22 +143,20 @@ def layers(parser: argparse.ArgumentParser) -> None:
     add_sides(parser)
     args, as_json = read_with_model(parser, "preset=70b")
     args.pop("peer_states")
-    from megatron_biollm.recipes.layers_benchmark import LayersBenchmark, benchmark_layers
-    from megatron_biollm.recipes.speed_tables import table
-
-    tell(benchmark_layers(LayersBenchmark(**args)), as_json, table)
+    measure(
+        args, as_json, "layers_benchmark:LayersBenchmark:benchmark_layers", "speed_tables:table"
+    )
 
 
 def train(parser: argparse.ArgumentParser) -> None:
     add_batches(parser, micro_batch_size=8, num_microbatches=1)
     add_sides(parser)
     add = parser.add_argument
+    add("--peers", nargs="+", default=["transformers"],
+        help="transformers, torchtitan [transformers]")  # fmt: skip
     add("--processes", type=int, default=1, help="of each side, which share the micro-batches [1]")
     args, as_json = read_with_model(parser, with_layout=True)
-    from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training
-    from megatron_biollm.recipes.speed_tables import table
-
-    tell(benchmark_training(TrainBenchmark(**args)), as_json, table)
+    measure(args, as_json, "benchmark:TrainBenchmark:benchmark_training", "speed_tables:table")
 
 
 def add_sides(parser: argparse.ArgumentParser) -> None:
@@ -149,16 +170,30 @@ def add_sides(parser: argparse.ArgumentParser) -> None:
     add("--profile", action="store_true", help="record one step of each side: ten largest items")
 
 
+def suite(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("suite", choices=("gpu", "around", "cpu"))
+    add("--output", type=Path, help="folder [docs/benchmarks; a temporary one with --tiny]")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--tiny", action="store_true", help="rehearse: small sizes, no figure counts")
+    add("--again", action="store_true", help="measure anew what is there already")
+    add("--only", nargs="+", default=(), metavar="ROW", help="names of rows [all]")
+    add("--budget-s", type=float, help="seconds; what may not fit is left for the next run")
+    args, as_json = read(parser)
+    from megatron_biollm.recipes.benchmark_suite import SuiteOptions, run_suite
+
+    page, rows = run_suite(SuiteOptions(**args | {"only": tuple(args["only"])}), Path(__file__))
+    filled = {row.entry.name: row.reason or "filled" for row in rows}
+    tell({"page": str(page), "rows": filled}, as_json, lambda report: page.read_text())
+
+
 def sft(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", required=True, help="conversations (tools/prepare_conversations.py)")
     add("--tokenizer-model", required=True, help="tokenizer folder or SentencePiece .model file")
     add_batches(parser, micro_batch_size=1, num_microbatches=8)
     args, as_json = read_with_model(parser)
-    from megatron_biollm.recipes.sft_benchmark import SftBenchmark, benchmark_sft, table
-
-    report = benchmark_sft(SftBenchmark(**args))
-    tell(report, as_json, table)
+    measure(args, as_json, "sft_benchmark:SftBenchmark:benchmark_sft")
 
 
 def encode(parser: argparse.ArgumentParser) -> None:
@@ -172,12 +207,8 @@ def encode(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=3, help="runs of each side and size [3]")
     add("--peers", nargs="+", default=[], help="only these sides, as the table names them")
     add("--scratch", help="folder for text and outputs, which are removed [the system's]")
-    args = vars(parser.parse_args(sys.argv[2:]))
-    as_json = args.pop("json")
-    from megatron_biollm.recipes.encode_benchmark import EncodeBenchmark, benchmark_encoding, table
-
-    report = benchmark_encoding(EncodeBenchmark(**args))
-    tell(report, as_json, table)
+    args, as_json = read(parser)
+    measure(args, as_json, "encode_benchmark:EncodeBenchmark:benchmark_encoding")
 
 
 def corpus(parser: argparse.ArgumentParser) -> None:
@@ -185,12 +216,8 @@ def corpus(parser: argparse.ArgumentParser) -> None:
     add("--input", required=True, help="a source file, for example PubMed XML")
     add("--megabytes", type=int, default=100, help="of bytes and of text, repeated up to it [100]")
     add("--repeats", type=int, default=3, help="of each measurement [3]")
-    args = vars(parser.parse_args(sys.argv[2:]))
-    as_json = args.pop("json")
-    from megatron_biollm.recipes.corpus_benchmark import CorpusBenchmark, benchmark_corpus, table
-
-    report = benchmark_corpus(CorpusBenchmark(**args))
-    tell(report, as_json, table)
+    args, as_json = read(parser)
+    measure(args, as_json, "corpus_benchmark:CorpusBenchmark:benchmark_corpus")
 
 
 def convert(parser: argparse.ArgumentParser) -> None:
@@ -205,14 +232,7 @@ def convert(parser: argparse.ArgumentParser) -> None:
     add("--warm", action="store_true", help="leave the input in memory before each run")
     add("--scratch", help="folder for slice and outputs, which are removed [the system's]")
     args, as_json = read_with_model(parser, "preset=70b", "vocab_size=34000")
-    from megatron_biollm.recipes.convert_benchmark import (
-        ConvertBenchmark,
-        benchmark_conversion,
-        table,
-    )
-
-    report = benchmark_conversion(ConvertBenchmark(**args))
-    tell(report, as_json, table)
+    measure(args, as_json, "convert_benchmark:ConvertBenchmark:benchmark_conversion")
 
 
 def checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -222,15 +242,7 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     add("--bf16", action="store_true", help="bf16 weights with fp32 master weights")
     add("--scratch", help="folder to save into, which is emptied again [the system's]")
     args, as_json = read_with_model(parser)
-    from megatron_biollm.recipes.checkpoint_benchmark import (
-        CheckpointBenchmark,
-        benchmark_checkpoints,
-        table,
-    )
-
-    report = benchmark_checkpoints(CheckpointBenchmark(**args))
-    if report["rank"] == 0:
-        tell(report, as_json, table)
+    measure(args, as_json, "checkpoint_benchmark:CheckpointBenchmark:benchmark_checkpoints")
 
 
 def startup(parser: argparse.ArgumentParser) -> None:
@@ -241,31 +253,20 @@ def startup(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=5, help="launches of each side [5]")
     add("--scratch", help="folder for data and runs, which are removed [the system's]")
     args, as_json = read_with_model(parser, "preset=tiny", "vocab_size=2000")
-    from megatron_biollm.recipes.startup_benchmark import (
-        StartupBenchmark,
-        benchmark_startup,
-        table,
-    )
-
-    report = benchmark_startup(StartupBenchmark(**args))
-    tell(report, as_json, table)
+    measure(args, as_json, "startup_benchmark:StartupBenchmark:benchmark_startup")
 
 
 def dpo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=4, help="of a step [4]")
     add_steps(parser)
     args, as_json = read_with_model(parser)
-    from megatron_biollm.recipes.dpo_benchmark import DpoBenchmark, benchmark_dpo, table
-
-    report = benchmark_dpo(DpoBenchmark(**args))
-    tell(report, as_json, table)
+    measure(args, as_json, "dpo_benchmark:DpoBenchmark:benchmark_dpo")
 
 
 def extraction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the benchmarks")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of the timed scorers [3]")
-    args = vars(parser.parse_args(sys.argv[2:]))
-    as_json = args.pop("json")
+    args, as_json = read(parser)
     from megatron_biollm.recipes.extraction_benchmark import benchmark_extraction, table
 
     tell(benchmark_extraction(**args), as_json, table)
@@ -283,17 +284,24 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
     add("--batch-tokens", type=int, default=4096, help="of a batch of ours [4096]")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add_steps(parser, repeats=5, what="rounds")
-    args = vars(parser.parse_args(sys.argv[2:]))
-    as_json = args.pop("json")
-    from megatron_biollm.recipes.evaluate_benchmark import (
-        EvaluateBenchmark,
-        benchmark_evaluation,
-        table,
-    )
+    args, as_json = read(parser)
+    measure(args, as_json, "evaluate_benchmark:EvaluateBenchmark:benchmark_evaluation")
 
-    report = benchmark_evaluation(EvaluateBenchmark(**args))
-    tell(report, as_json, table)
 
+COMMANDS = (
+    layers,
+    train,
+    suite,
+    sft,
+    encode,
+    corpus,
+    convert,
+    checkpoint,
+    startup,
+    dpo,
+    extraction,
+    evaluate,
+)
 
 if __name__ == "__main__":
     sys.exit(run_tool(main))

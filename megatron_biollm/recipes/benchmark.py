@@ -20,8 +20,10 @@ from megatron_biollm.recipes.ceilings import measure_ceilings
 from megatron_biollm.recipes.local_world import in_processes
 from megatron_biollm.recipes.predicted_memory import Prediction, predict_training
 from megatron_biollm.recipes.sides import Outcome, Side, Turns, side_row, take_turns
-from megatron_biollm.recipes.timed_training import TimedSteps, measured_on, random_batch
-from megatron_biollm.recipes.training_sides import our_side, transformers_side
+from megatron_biollm.recipes.timed_training import OURS, TimedSteps, measured_on, random_batch
+from megatron_biollm.recipes.torchtitan_side import TORCHTITAN, torchtitan_side
+from megatron_biollm.recipes.training_sides import PEER, our_side, transformers_side
+from megatron_biollm.training.step import Batch
 
 PEER_STATES = ("bf16", "autocast")
 
@@ -37,7 +39,8 @@ class TrainBenchmark(TimedSteps):
         processes: of each side.
         device: cpu, cuda or auto.
         bf16: bf16 matrix products; ours keep fp32 master weights.
-        peer_states: precision of the peers' weights and moments under bf16, each a side of its own.
+        peers: transformers, torchtitan.
+        peer_states: precision of transformers' weights and moments under bf16, each its own side.
         compile_peer: on, off, or auto (on a GPU).
         visits: how often each side is built anew; 0 builds all at once; unset 2 on a GPU, else 0.
         profile: record one step of each side.
@@ -52,6 +55,7 @@ class TrainBenchmark(TimedSteps):
     processes: int = 1
     device: str = "auto"
     bf16: bool = False
+    peers: list[str] = field(default_factory=lambda: [PEER])
     peer_states: list[str] = field(default_factory=lambda: list(PEER_STATES))
     compile_peer: str = "auto"
     visits: Optional[int] = None
@@ -61,8 +65,9 @@ class TrainBenchmark(TimedSteps):
         super().__post_init__()
         if self.compile_peer not in ("auto", "on", "off"):
             raise UserError(f"compile_peer={self.compile_peer} is unknown; choose auto, on or off")
-        if unknown := sorted(set(self.peer_states) - set(PEER_STATES)):
-            raise UserError(f"peer_states={unknown} unknown; choose from {', '.join(PEER_STATES)}")
+        for name, known in (("peers", (PEER, TORCHTITAN)), ("peer_states", PEER_STATES)):
+            if unknown := sorted(set(getattr(self, name)) - set(known)):
+                raise UserError(f"{name}={unknown} unknown; choose from {', '.join(known)}")
         if self.num_microbatches % self.processes:
             raise UserError(
                 f"num_microbatches={self.num_microbatches} is not divisible by "
@@ -106,19 +111,27 @@ def _measure(options: TrainBenchmark) -> dict[str, Any]:
 
 
 def _sides(options: TrainBenchmark, device: Device) -> list[Side]:
-    model, count = options.model, options.num_microbatches
-    batches = [random_batch(model, options.micro_batch_size) for _ in range(count)]
+    model, rows, count = options.model, options.micro_batch_size, options.num_microbatches
+    batches = [random_batch(model, rows) for _ in range(count)]
     with device.core_context():
         groups = create_process_groups(options.parallel)
     sides = [our_side(model, options.parallel, device, groups, options.bf16, batches)]
-    compiled = options.compile_peer == "on" or (
-        options.compile_peer == "auto" and device.kind == "cuda"
-    )
-    for state in options.peer_states if options.bf16 else ("fp32",):
-        sides.append(transformers_side(model, device, state, batches, compiled=False))
-        if compiled:
-            sides.append(transformers_side(model, device, state, batches, compiled=True))
+    if PEER in options.peers:
+        sides += _transformers_sides(options, device, batches)
+    if TORCHTITAN in options.peers:
+        sides.append(torchtitan_side(model, rows, count))
     return sides
+
+
+def _transformers_sides(
+    options: TrainBenchmark, device: Device, batches: list[Batch]
+) -> list[Side]:
+    compiles = {"on": True, "off": False, "auto": device.kind == "cuda"}[options.compile_peer]
+    return [
+        transformers_side(options.model, device, state, batches, compiled)
+        for state in (options.peer_states if options.bf16 else ("fp32",))
+        for compiled in ((False, True) if compiles else (False,))
+    ]
 
 
 def _report(
@@ -133,12 +146,11 @@ def _report(
     rows = [side_row(one, outcomes[one.name], options.tokens_per_step, flops) for one in sides]
     for row in rows:
         row |= shares(row["tflops"], peak, ceilings["matrix_tflops"])
-    ours, peers = rows[0], rows[1:]
-    rows[0] |= _prediction(options, device).row(ours["peak_memory_bytes"])
+    rows[0] |= _prediction(options, device).row(rows[0]["peak_memory_bytes"])
     return {
         "rows": rows,
-        "ratio": _best_ratio(ours, peers),
-        "bars": [bar.row() for bar in _bars(ours, peers, device)],
+        "ratios": {peer: _best_ratio(rows, peer) for peer in options.peers},
+        "bars": [bar.row() for bar in training_bars(rows, device.kind, options.peers)],
         "ceilings": ceilings,
         "peak_tflops": peak,
         "peak_source": source,
@@ -170,28 +182,48 @@ def _prediction(options: TrainBenchmark, device: Device) -> Prediction:
     )
 
 
-def _best_ratio(ours: dict[str, Any], peers: list[dict[str, Any]]) -> Optional[float]:
-    """Our tokens per second over those of the fastest peer."""
-    rates = [row["tokens_per_second"] for row in peers if row["tokens_per_second"]]
-    own = ours["tokens_per_second"]
-    return own / max(rates) if own and rates else None
+def _best_ratio(rows: list[dict[str, Any]], peer: str) -> Optional[float]:
+    """Our tokens per second over those of the fastest side of that peer."""
+    rates = [row["tokens_per_second"] for row in _of(rows, peer) if row["tokens_per_second"]]
+    own = [row["tokens_per_second"] for row in _of(rows, OURS) if row["tokens_per_second"]]
+    return max(own) / max(rates) if own and rates else None
 
 
-def _bars(ours: dict[str, Any], peers: list[dict[str, Any]], device: Device) -> list[Bar]:
-    best = _best_ratio(ours, peers)
-    if device.kind != "cuda":
-        return [least("speed beside the fastest transformers loop", best, 1.0)]
-    own = ours["peak_memory_bytes"]
-    errors = [abs(e) for e in (ours["rehearsal_error"], ours["planner_error"]) if e is not None]
-    bars = [least("speed beside the fastest transformers loop", best, 1.15)]
-    for state, chosen in (("of any state", peers), ("of fp32 state", _keeps_fp32(peers))):
-        held = [row["peak_memory_bytes"] for row in chosen if row["peak_memory_bytes"]]
-        ratio = own / min(held) if own and held else None
-        bars.append(most(f"peak memory beside the leanest peer's {state}", ratio, 1.0))
-    bars.append(most("memory, error of rehearsal and planner", max(errors, default=None), 0.10))
-    return bars
+def _of(rows: list[dict[str, Any]], who: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["name"].startswith(who)]
 
 
-def _keeps_fp32(peers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Peers whose weights and moments are as precise as ours."""
-    return [row for row in peers if row["state"].startswith("fp32")]
+def training_bars(rows: list[dict[str, Any]], device_kind: str, peers: list[str]) -> list[Bar]:
+    """What training must reach: speed beside each peer; on a GPU memory and its prediction too."""
+    bars = []
+    if PEER in peers:
+        bar = 1.15 if device_kind == "cuda" else 1.0
+        bars.append(
+            least("speed beside the fastest transformers loop", _best_ratio(rows, PEER), bar)
+        )
+    if TORCHTITAN in peers:
+        bars.append(least("speed beside torchtitan", _best_ratio(rows, TORCHTITAN), 1.0))
+    return bars + (_memory_bars(rows) if device_kind == "cuda" else [])
+
+
+def _memory_bars(rows: list[dict[str, Any]]) -> list[Bar]:
+    ours = _of(rows, OURS)
+    own = [row["peak_memory_bytes"] for row in ours if row["peak_memory_bytes"]]
+    others = [row for row in rows if row not in ours and row["peak_memory_bytes"]]
+    precise = [row for row in others if row["state"].startswith("fp32")]
+    bars = []
+    for whose, chosen in (
+        ("the leanest peer's", others),
+        ("that of peers with fp32 state", precise),
+    ):
+        held = min((row["peak_memory_bytes"] for row in chosen), default=None)
+        bars.append(
+            most(f"peak memory beside {whose}", min(own) / held if own and held else None, 1)
+        )
+    errors = [
+        abs(row[name])
+        for row in ours
+        for name in ("rehearsal_error", "planner_error")
+        if row.get(name) is not None
+    ]
+    return [*bars, most("memory, error of rehearsal and planner", max(errors, default=None), 0.10)]

@@ -83,7 +83,7 @@ def our_side(
         parallel = ParallelConfig(**variant.parallel)
         chunks = parallelize(sizes, parallel, device, groups, bf16=passes.bf16, seed=0)
         step = our_step(chunks, model.seq_length, passes, device.torch_device)
-        return Step(step, kernels_of(chunks))
+        return Step(step, kernels_of(chunks, device))
 
     state = f"{'bf16' if passes.bf16 else 'fp32'} weights, fp32 gradients"
     return Side(f"{OURS}: {variant.name}", build, ours=True, state=state)

@@ -16,7 +16,7 @@ from megatron_biollm.conversion.hf_config import hf_config
 from megatron_biollm.device.runtime import Device
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig
-from megatron_biollm.parallel.parallelize import parallelize
+from megatron_biollm.parallel.parallelize import ParallelModel, parallelize
 from megatron_biollm.recipes.sides import Side, Step
 from megatron_biollm.recipes.timed_training import OURS
 from megatron_biollm.training.config import OptimizerConfig
@@ -52,15 +52,16 @@ def our_side(
         rows = batches[0]["tokens"].shape[0]
         trainer = Trainer(chunks, optimizer, scheduler, model.seq_length, rows)
         mine = batches[groups.dp.rank() :: groups.dp.size()]
-        return Step(lambda: trainer.train_step(iter(mine), len(mine)), kernels_of(chunks))
+        return Step(lambda: trainer.train_step(iter(mine), len(mine)), kernels_of(chunks, device))
 
     return Side(OURS, build, ours=True, state=STATES["ours" if bf16 else "fp32"])
 
 
-def kernels_of(chunks: Any) -> str:
-    """The layers in use and why they were chosen, with what they say of themselves."""
+def kernels_of(chunks: ParallelModel, device: Device) -> str:
+    """The layers in use, why they were chosen, and what each job of theirs runs on."""
     name, reason = chunks.transformer_impl
-    return f"{name} layers ({reason})"
+    jobs = "; ".join(f"{job}: {kernel}" for job, kernel in device.kernels(name).items())
+    return f"{name} layers ({reason})" + (f"; {jobs}" if jobs else "")
 
 
 def transformers_side(

@@ -1,9 +1,12 @@
+import importlib.util
+
 import pytest
+import torch
 
 from megatron_biollm.config import UserError
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.model.flops import flops_per_token
-from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training
+from megatron_biollm.recipes.benchmark import TrainBenchmark, benchmark_training, training_bars
 from megatron_biollm.recipes.speed_tables import table
 
 SIZES = {
@@ -22,13 +25,14 @@ def test_the_report_has_both_sides_their_ratio_ceilings_and_what_it_was_measured
     ours, peer = report["rows"]
     assert (ours["name"], peer["name"]) == ("megatron_biollm", "transformers")
     assert ours["reason"] == peer["reason"] == ""
-    assert report["ratio"] == pytest.approx(ours["tokens_per_second"] / peer["tokens_per_second"])
+    ratio = report["ratios"]["transformers"]
+    assert ratio == pytest.approx(ours["tokens_per_second"] / peer["tokens_per_second"])
     assert ours["tokens_per_second"] == pytest.approx(2 * 2 * 16 / ours["step_time_s"])
     assert ours["tflops"] == pytest.approx(
         ours["tokens_per_second"] * flops_per_token(ModelConfig(**SIZES)) / 1e12
     )
     assert ours["of_ceiling"] == pytest.approx(ours["tflops"] / report["ceilings"]["matrix_tflops"])
-    assert report["bars"][0]["value"] == report["ratio"]
+    assert report["bars"][0]["value"] == ratio
     assert {"hardware", "versions", "date", "flops_formula", "peak_source"} <= set(report)
     assert "| transformers |" in table(report)
 
@@ -47,6 +51,39 @@ def test_under_bf16_each_precision_of_the_peer_is_a_side(world):
     assert all(row["tokens_per_second"] for row in report["rows"])
 
 
+def test_torchtitan_is_a_row_with_its_reason_where_it_cannot_run(world):
+    if importlib.util.find_spec("torchtitan") and torch.cuda.is_available():
+        pytest.skip("torchtitan can run here")
+    report = world.run(1, benchmark_training, options(peers=["torchtitan"]), joined=False)[0]
+    ours, titan = report["rows"]
+    assert ours["reason"] == ""
+    assert titan["name"] == "torchtitan"
+    assert titan["reason"]
+    assert report["bars"] == [
+        {"name": "speed beside torchtitan", "value": None, "bar": 1.0, "at_least": True,
+         "met": None}
+    ]  # fmt: skip
+
+
+def row(name, rate, memory, **more):
+    return {"name": name, "tokens_per_second": rate, "peak_memory_bytes": memory, **more}
+
+
+def test_bars_of_a_gpu_compare_with_the_best_of_each_peer():
+    rows = [
+        row("megatron_biollm", 12.0, 90, state="", rehearsal_error=-0.02, planner_error=0.05),
+        row("transformers (bf16)", 9.0, 60, state="bf16 weights"),
+        row("transformers, compiled (autocast)", 10.0, 100, state="fp32 weights"),
+        row("torchtitan", None, None, state="fp32 weights"),
+    ]
+    bars = {bar.name: bar for bar in training_bars(rows, "cuda", ["transformers", "torchtitan"])}
+    assert bars["speed beside the fastest transformers loop"].value == pytest.approx(1.2)
+    assert bars["speed beside torchtitan"].met is None
+    assert bars["peak memory beside the leanest peer's"].value == pytest.approx(1.5)
+    assert bars["peak memory beside that of peers with fp32 state"].met
+    assert bars["memory, error of rehearsal and planner"].value == 0.05
+
+
 @pytest.mark.slow
 def test_processes_share_the_micro_batches_of_a_step():
     report = benchmark_training(options(processes=2, num_microbatches=2))
@@ -59,6 +96,7 @@ def test_processes_share_the_micro_batches_of_a_step():
         ({"processes": 2}, "num_microbatches=1 is not divisible"),
         ({"compile_peer": "perhaps"}, "choose auto, on or off"),
         ({"peer_states": ["fp8"]}, "fp8"),
+        ({"peers": ["lightning"]}, "lightning.* choose from transformers, torchtitan"),
         ({"model": ModelConfig(preset="tiny")}, "no vocabulary size"),
     ],
 )
