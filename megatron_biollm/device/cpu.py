@@ -90,6 +90,7 @@ def describe_kernels() -> dict[str, str]:
         "rope": "torch, in place",
         "swiglu": "torch, in place",
         "weight gradients": f"{products}, added to the main gradient",
+        "clipping": "torch, in place",
         "loss": "torch log-softmax, gradient in place",
         "adamw": "torch, fused",
     }

@@ -23,8 +23,10 @@ from megatron_biollm.device.cuda_kernels import (
     accumulate_apart,
     accumulate_mixed,
     logsumexp,
+    norm_of_all,
     places_in_documents,
     rotate,
+    scale_all,
     turned_halves,
 )
 from megatron_biollm.device.first_that_works import FirstThatWorks, compiled, unless_compiled
@@ -32,6 +34,8 @@ from megatron_biollm.device.vocab_loss import normaliser, softmax_in_place, voca
 
 # Of apex, by the name that core imports it under.
 EXTENSION = "fused_weight_gradient_mlp_cuda"
+# Packages whose kernels core takes for many tensors at once.
+MULTI_TENSOR = ("transformer_engine", "amp_C")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def cuda_kernels() -> list[Kernel]:
     # none of them, refuses to be built without apex's.
     if find_spec(EXTENSION) is None:
         kernels.append(_weight_gradients())
+    if all(find_spec(name) is None for name in MULTI_TENSOR):
+        kernels.append(_clipping())
     return kernels
 
 
@@ -81,6 +87,7 @@ def describe_kernels(transformer_impl: str) -> dict[str, str]:
         "attention": "torch SDPA (cuDNN from Hopper on, else flash)",
         "norm": "torch RMSNorm" + (", one kernel" if fused else ""),
         "weight gradients": "apex",
+        "clipping": "Transformer Engine or apex",
         "adamw": "torch, fused",
     }
     names |= {kernel.job: kernel.implementation.name for kernel in cuda_kernels()}
@@ -162,5 +169,20 @@ def _weight_gradients() -> Kernel:
         (
             (layers, EXTENSION, extension),
             (layers, "_grad_accum_fusion_available", True),
+        ),
+    )
+
+
+def _clipping() -> Kernel:
+    from megatron.core.optimizer import clip_grads, optimizer
+
+    norm = FirstThatWorks("clipping", ("torch, all tensors at once", norm_of_all))
+    return Kernel(
+        "clipping",
+        norm,
+        (
+            (clip_grads, "l2_norm_impl", norm),
+            (clip_grads, "multi_tensor_scale_impl", scale_all),
+            (optimizer, "multi_tensor_scale_impl", scale_all),
         ),
     )

@@ -50,6 +50,25 @@ def accumulate_apart(
     main_grad.add_(grad_output.t().matmul(total_input))
 
 
+def norm_of_all(
+    chunk_size: int, overflow: Any, tensor_lists: list[list[torch.Tensor]], *unused: Any
+) -> tuple[torch.Tensor, None]:
+    """The norm over all tensors of the first list, [1], by a few kernels and without waiting for
+    them (core's own, for want of apex, waits for every tensor)."""
+    return torch.stack(torch._foreach_norm(tensor_lists[0])).norm().float().view(1), None
+
+
+def scale_all(
+    chunk_size: int, overflow: Any, tensor_lists: list[list[torch.Tensor]], scale: float
+) -> None:
+    """Multiplies each tensor of the first list into its place in the second, by a few kernels."""
+    sources, targets = tensor_lists
+    if any(s.data_ptr() != t.data_ptr() for s, t in zip(sources, targets, strict=True)):
+        torch._foreach_copy_(targets, sources)
+    if scale != 1.0:
+        torch._foreach_mul_(targets, scale)
+
+
 def logsumexp(logits_nv: torch.Tensor, column_n1: torch.Tensor) -> torch.Tensor:
     """As `vocab_loss.normaliser`, which it replaces where it is compiled to one kernel."""
     return logits_nv.float().logsumexp(-1)
@@ -92,7 +111,8 @@ class _Rotation(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.turn = turn
-        return turn(t, cos, sin, False)
+        # Detached: compiled code is made for tensors that want a gradient, and again for others.
+        return turn(t.detach(), cos, sin, False)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Optional[torch.Tensor], ...]:

@@ -133,6 +133,9 @@ class SDPAttention(MegatronModule):
 
         `attention_mask` (bool, True hides) is used when given; causality is implied otherwise.
         """
+        if value_sbgd.requires_grad and value_sbgd.device.type != "cpu":
+            # A view of the joint product, all of which it would keep until the backward pass.
+            value_sbgd = value_sbgd.contiguous()
         if packed_seq_params is not None:
             return self._packed(query_sbnd, key_sbgd, value_sbgd, packed_seq_params)
         if self.cp_group is not None:

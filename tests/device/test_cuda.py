@@ -41,7 +41,8 @@ def test_a_run_on_a_gpu_finds_the_kernels_where_core_looks_and_leaves_none_behin
 
 
 def test_every_part_of_a_step_is_named_for_the_log():
-    parts = {"attention", "norm", "rope", "swiglu", "loss", "weight gradients", "adamw"}
+    parts = {"attention", "norm", "rope", "swiglu", "loss"}
+    parts |= {"weight gradients", "clipping", "adamw"}
     assert set(GPU.kernels("local")) == parts
     assert set(select_device("cpu").kernels("local")) == {*parts, "products"}
     engine = GPU.kernels("transformer_engine")
@@ -171,3 +172,18 @@ def test_swiglu_runs_without_a_compiler(monkeypatch):
     with core_on_cuda():
         ours = mlp.bias_swiglu_impl(x, None, False, False)
     torch.testing.assert_close(ours, functional.silu(gate) * up)
+
+
+def test_gradients_are_measured_and_clipped_all_at_once():
+    from megatron.core.optimizer import clip_grads
+
+    tensors = [torch.randn(3, 4), torch.randn(5)]
+    whole = torch.cat([x.flatten() for x in tensors])
+    with core_on_cuda():
+        norm, _ = clip_grads.l2_norm_impl(2**16, None, [tensors], False)
+        clip_grads.multi_tensor_scale_impl(2**16, None, [tensors, tensors], 0.5)
+        apart = [torch.empty(3, 4), torch.empty(5)]
+        clip_grads.multi_tensor_scale_impl(2**16, None, [tensors, apart], 2.0)
+    torch.testing.assert_close(norm, whole.norm().view(1))
+    torch.testing.assert_close(torch.cat([x.flatten() for x in tensors]), whole / 2)
+    torch.testing.assert_close(torch.cat([x.flatten() for x in apart]), whole)
