@@ -10,12 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-from megatron_biollm.checkpoint import verify
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 WATCH_S = 0.05
@@ -67,23 +63,6 @@ def write_guarded(rank_pid: int, write: Callable[..., None], *args: Any, **kwarg
     _end_with_parent(rank_pid)
     threading.Thread(target=_end_with_killed_helpers, daemon=True).start()
     write(*args, **kwargs)
-
-
-def write_and_digest(
-    results: WriteResults, folder: Path, names: Sequence[str], write: Callable, *args: Any
-) -> None:
-    """Runs core's `write`, which leaves its message, then leaves the digests of what it wrote.
-
-    Here and not in the rank: hashing takes as long as writing.
-    """
-    write(*args)
-    try:
-        with ThreadPoolExecutor(max(1, len(names))) as threads:
-            shares = list(threads.map(lambda name: verify.digest_files(folder, [name]), names))
-    except OSError as error:  # core's message has told why
-        results.put(str(error))
-    else:
-        results.put({name: entry for share in shares for name, entry in share.items()})
 
 
 def _end_with_parent(parent: int) -> None:

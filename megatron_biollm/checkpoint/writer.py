@@ -10,8 +10,10 @@ import inspect
 import io
 import json
 import os
+import queue
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +34,9 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from torch.distributed.checkpoint.metadata import Metadata
 
 from megatron_biollm.checkpoint import verify
+from megatron_biollm.checkpoint.digesting import DigestingFile
 from megatron_biollm.checkpoint.stream_writer import CORE_METADATA
-from megatron_biollm.checkpoint.write_results import WriteResults, write_and_digest, write_guarded
+from megatron_biollm.checkpoint.write_results import WriteResults, write_guarded
 
 
 @dataclass
@@ -49,6 +52,43 @@ class Share:
     results: list[Any] = field(default_factory=list)
     digests: verify.Digests = field(default_factory=dict)
     problem: Optional[str] = None
+
+
+# A file of core's plan: its path, its name, and the objects and tensors that it is to hold.
+Bucket = tuple[str, str, tuple[list, list]]
+
+
+def write_and_digest(
+    results: WriteResults, transforms: list[Any], rank: int, buckets: Sequence[Bucket], unused: Any
+) -> None:
+    """Writes the files of a rank, each in a thread, and leaves core's message and the digests.
+
+    Core writes a file's items, and this gives it the file: one that is digested meanwhile.
+    """
+    files: dict[str, DigestingFile] = {}
+
+    def create(path: str, mode: str) -> DigestingFile:
+        return files.setdefault(path, DigestingFile(path))
+
+    with (
+        mock.patch.object(filesystem_async, "open", create, create=True),
+        ThreadPoolExecutor(len(buckets)) as threads,
+    ):
+        told = list(threads.map(partial(_write_file, transforms), range(len(buckets)), buckets))
+    problem = next((answer for answer in told if isinstance(answer, Exception)), None)
+    results.put(problem or dict(enumerate(told)))
+    if problem is None:
+        results.put({name: files[path].digest() for path, name, _ in buckets})
+
+
+def _write_file(transforms: list[Any], index: int, bucket: Bucket) -> list[Any] | Exception:
+    """Core's results for the items of a file, or what went wrong with it."""
+    answers: queue.Queue = queue.Queue()
+    at_work: queue.Queue = queue.Queue()
+    at_work.put(index)
+    write = filesystem_async.FileSystemWriterAsync.write_preloaded_data
+    write(transforms, index, bucket, answers, at_work, use_fsync=True)
+    return answers.get_nowait()[1]
 
 
 class RankWriter:
@@ -83,8 +123,8 @@ class RankWriter:
         """
         if self.request.async_fn is None:  # nothing to write on this rank
             return
-        names = [name for _, name, _ in self.request.async_fn_args[1]]
-        write = partial(write_and_digest, self.results, self.folder, names, self.request.async_fn)
+        transforms = [self.storage.transforms] if hasattr(self.storage, "transforms") else []
+        write = partial(write_and_digest, self.results, transforms)
         self.caller.schedule_async_call(
             self.request._replace(async_fn=partial(write_guarded, os.getpid(), write))
         )

@@ -4,6 +4,9 @@ One process, or several under torchrun, train a model and save it in turns: with
 the loop up until the checkpoint is committed, and with one in the background, while steps go on.
 What counts is the time that `save()` and all `poll()`s take out of the loop until the commit,
 against the time of the save that holds it up, of the same state to the same disk.
+
+In the same turns as many processes write as many bytes to the same disk, in one large file each,
+and read them again: saves and loads are shares of what the disk writes (`disk_speed.py`).
 """
 
 import contextlib
@@ -32,6 +35,7 @@ from megatron_biollm.parallel.process_groups import (
     create_process_groups,
     destroy_process_groups,
 )
+from megatron_biollm.recipes.disk_speed import forget, read_seconds, write_seconds
 from megatron_biollm.recipes.sidecars import versions
 from megatron_biollm.recipes.timed_training import (
     TimedSteps,
@@ -44,6 +48,13 @@ from megatron_biollm.training.state import TrainState
 
 FORMATS = {"reshardable": True, "fast": False}
 SAMPLE_S = 0.05
+BAR = 0.7  # of what the disk writes
+# What is held against the disk: the name in the table, and in a sample.
+SHARES = {
+    "save, held up": "held_up_s",
+    "load, from the disk": "cold_load_s",
+    "load, from memory": "warm_load_s",
+}
 
 
 @dataclass(kw_only=True)
@@ -86,6 +97,20 @@ class Bench:
         self.checkpointer.save(self.state, reshardable)
         return time.perf_counter() - start
 
+    def load(self, folder: Path, cold: bool) -> float:
+        """Verifies and loads the newest checkpoint; seconds until all ranks have it."""
+        if cold:
+            forget(path for path in folder.rglob("*") if path.is_file())
+        return self.together(self.checkpointer.load_newest)
+
+    def together(self, act: Callable[[], Any]) -> float:
+        """Seconds from when all ranks begin until all have done it."""
+        torch.distributed.barrier(group=self.control)
+        start = time.perf_counter()
+        act()
+        torch.distributed.barrier(group=self.control)
+        return time.perf_counter() - start
+
 
 def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
     """Times saves of both formats in turns.
@@ -106,7 +131,8 @@ def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
             rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
             destroy_process_groups()
-    report = {"rows": rows, "rank": rank, "processes": processes, **measured_on(options, device)}
+    report = {"rows": _shares(rows), "stalls": rows, "rank": rank, "processes": processes}
+    report |= measured_on(options, device)
     del report["options"]["scratch"]
     return report
 
@@ -145,16 +171,20 @@ def _measure(options: CheckpointBenchmark, bench: Bench, folder: Path) -> list[d
         if repeat == 0:
             memory[name] = _memory(bench, FORMATS[name])
         else:
-            samples[name].append(_sample(bench, FORMATS[name]))
+            samples[name].append(_sample(bench, FORMATS[name], folder))
     saved, _ = bench.checkpointer.good
     size = _bytes(step_folder(folder, saved))
     return [_row(name, samples[name], memory[name], size) for name in FORMATS]
 
 
-def _sample(bench: Bench, reshardable: bool) -> dict[str, float]:
-    """One save that holds the loop up, steps alone, and one in the background among steps."""
+def _sample(bench: Bench, reshardable: bool, folder: Path) -> dict[str, float]:
+    """The disk, one save that holds the loop up, two loads, steps alone, and one save in the
+    background among steps."""
     bench.train()
+    disk = _disk(bench, folder)
     held_up = bench.save(reshardable, background=False)
+    saved = step_folder(folder, bench.state.step)
+    cold, warm = bench.load(saved, cold=True), bench.load(saved, cold=False)
     quiet = [bench.train() for _ in range(3)]
     called = bench.save(reshardable, background=True)
     polls, busy, done = [], [], False
@@ -165,6 +195,9 @@ def _sample(bench: Bench, reshardable: bool) -> dict[str, float]:
         done = bench.checkpointer.poll()
         polls.append(time.perf_counter() - begun)
     return {
+        **disk,
+        "cold_load_s": cold,
+        "warm_load_s": warm,
         "held_up_s": held_up,
         "save_s": called,
         "polls_s": sum(polls),
@@ -174,6 +207,27 @@ def _sample(bench: Bench, reshardable: bool) -> dict[str, float]:
         "steps_meanwhile": len(busy),
         "step_s": statistics.median(quiet),
         "step_meanwhile_s": statistics.fmean(busy),
+    }
+
+
+def _disk(bench: Bench, folder: Path) -> dict[str, float]:
+    """What the disk does with the bytes of the last checkpoint, shared among the processes."""
+    saved, _ = bench.checkpointer.good
+    size = _bytes(step_folder(folder, saved)) // bench.control.size()
+    path = folder / f"plain_{bench.control.rank()}"
+    try:
+        written = bench.together(lambda: write_seconds(path, size))
+        forget([path])
+        cold, warm = (bench.together(lambda: read_seconds(path)) for _ in range(2))
+        path.unlink()
+        started = bench.together(lambda: write_seconds(path, size, started=True))
+    finally:
+        path.unlink(missing_ok=True)
+    return {
+        "disk_write_s": written,
+        "disk_write_started_s": started,
+        "disk_cold_read_s": cold,
+        "disk_warm_read_s": warm,
     }
 
 
@@ -268,6 +322,22 @@ def _row(
     }
 
 
+def _shares(stalls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Saves and loads in GB/s beside the disk's own writing of as many bytes."""
+    return [
+        {
+            "name": f"{what}, {row['name']}",
+            "ours": row["bytes"] / 1e9 / row[key],
+            "peer": row["bytes"] / 1e9 / row["disk_write_s"],
+            "ratio": row["disk_write_s"] / row[key],
+            "bar": BAR,
+            "met": row["disk_write_s"] / row[key] >= BAR,
+        }
+        for row in stalls
+        for what, key in SHARES.items()
+    ]
+
+
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     model = report["options"]["model"]
@@ -276,13 +346,13 @@ def table(report: dict[str, Any]) -> str:
         f"{report['processes']} processes: {model['num_layers']} layers, hidden "
         f"{model['hidden_size']}, vocabulary {model['vocab_size']}, "
         f"{'bf16' if report['options']['bf16'] else 'fp32'}; "
-        f"{report['rows'][0]['bytes'] / 1e9:.2f} GB a checkpoint"
+        f"{report['stalls'][0]['bytes'] / 1e9:.2f} GB a checkpoint"
     )
     lines = [head, "", "| | held up (s) | stall (s) | ratio | of it save() | longest poll() | "
              "committed after (s) | steps meanwhile | step (s) | meanwhile | memory added (GB), "
              "held up | in the background |",
              "|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for row in report["rows"]:
+    for row in report["stalls"]:
         lines.append(
             f"| {row['name']} | {row['held_up_s']:.2f} | {row['stall_s']:.3f} | "
             f"{row['ratio']:.1%} | {row['save_s']:.3f} | {row['longest_poll_s']:.3f} | "
@@ -290,4 +360,20 @@ def table(report: dict[str, Any]) -> str:
             f"{row['step_s']:.3f} | {row['step_meanwhile_s']:.3f} | "
             f"{row['held_up_bytes'] / 1e9:.2f} | {row['background_bytes'] / 1e9:.2f} |"
         )
+    lines += ["", *_disk_table(report)]
     return "\n".join(lines)
+
+
+def _disk_table(report: dict[str, Any]) -> list[str]:
+    lines = ["| | GB/s | the disk writes | share | bar | |", "|---|---|---|---|---|---|"]
+    for row in report["rows"]:
+        lines.append(
+            f"| {row['name']} | {row['ours']:.2f} | {row['peer']:.2f} | {row['ratio']:.0%} | "
+            f"{row['bar']:.0%} | {'met' if row['met'] else 'NOT met'} |"
+        )
+    for stall in report["stalls"]:
+        others = {"written as it comes": "disk_write_started_s", "read": "disk_cold_read_s"}
+        others |= {"read from memory": "disk_warm_read_s"}
+        speeds = (f"{what} {stall['bytes'] / 1e9 / stall[key]:.2f}" for what, key in others.items())
+        lines.append(f"\nThe disk besides, GB/s, beside {stall['name']}: {', '.join(speeds)}.")
+    return lines

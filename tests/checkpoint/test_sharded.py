@@ -198,7 +198,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one(world, inputs, finished, 
         run_dir = as_of_step(finished, 2, disk / "run")
         for path in (run_dir / "logs", disk / "index"):
             path.mkdir()
-        for name in ("rank_00000.log", "rank_00001.log", "stragglers.jsonl"):
+        for name in ("rank_00000.log", "rank_00001.log", "stragglers.jsonl", "startup.json"):
             (run_dir / "logs" / name).touch()
         # The run itself, while it replaces its config, holds one more file for a moment.
         used = os.statvfs(disk)

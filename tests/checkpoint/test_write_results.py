@@ -5,17 +5,11 @@ import os
 import queue
 import signal
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from megatron_biollm.checkpoint import verify
-from megatron_biollm.checkpoint.write_results import (
-    WriteResults,
-    write_and_digest,
-    write_guarded,
-)
+from megatron_biollm.checkpoint.write_results import WriteResults, write_guarded
 
 FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -39,26 +33,6 @@ def test_a_message_of_any_size_comes_back_from_a_forked_process(results):
     process = in_a_process(write_guarded, os.getpid(), results.put, message)
     process.join(timeout=20)
     assert results.get_nowait() == message
-
-
-def write_two(results, folder):
-    (folder / "a").write_bytes(b"first")
-    (folder / "b").write_bytes(b"second")
-    results.put("written")
-
-
-def test_a_writer_says_what_it_wrote_and_the_digests_of_it(results, tmp_path):
-    write = partial(write_and_digest, results, tmp_path, ["a", "b"], write_two, results, tmp_path)
-    in_a_process(write_guarded, os.getpid(), write).join(timeout=20)
-    assert results.get_nowait() == "written"
-    assert results.get_nowait() == verify.digest_files(tmp_path, ["a", "b"])
-    with pytest.raises(queue.Empty):
-        results.get_nowait()
-
-
-def test_files_that_are_gone_before_they_are_digested_are_a_problem(results, tmp_path):
-    write_and_digest(results, tmp_path, ["absent"], results.put, "written")
-    assert results.get_nowait() == "written" and "absent" in results.get_nowait()
 
 
 def test_a_writer_that_dies_first_leaves_no_message(results):

@@ -29,10 +29,14 @@ def measured(scratch):
 def test_it_measures_both_formats_and_cleans_up(world, tmp_path):
     first, second = world.run(2, measured, tmp_path, joined=False)
     assert (first["rank"], second["rank"], first["processes"]) == (0, 1, 2)
-    assert [row["name"] for row in first["rows"]] == ["reshardable", "fast"]
-    for row in first["rows"]:
+    assert [row["name"] for row in first["stalls"]] == ["reshardable", "fast"]
+    for row in first["stalls"]:
         assert row["held_up_s"] > 0 and row["stall_s"] > 0 and row["steps_meanwhile"] >= 1
         assert row["stall_s"] >= row["save_s"] and row["bytes"] > 500_000
+    assert len(first["rows"]) == 6
+    for row in first["rows"]:
+        assert row["met"] == (row["ratio"] >= row["bar"]) and row["ours"] > 0
+    assert "| load, from memory, fast |" in table(first)
     assert "2 processes" in table(first) and "| fast |" in table(first)
     assert not list(tmp_path.iterdir())
 
