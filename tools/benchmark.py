@@ -13,6 +13,7 @@
     python tools/benchmark.py sft --input medquad.jsonl --tokenizer-model tokenizer/
     torchrun --nproc_per_node 2 tools/benchmark.py checkpoint model.preset=1b model.vocab_size=4096
     python tools/benchmark.py startup
+    python tools/benchmark.py data --shards 1000 --documents 30000000 --megatokens 800
     python tools/benchmark.py dpo model.preset=tiny model.vocab_size=4096 model.seq_length=256
     python tools/benchmark.py extraction --data benchmarks --json
     python tools/benchmark.py evaluate --checkpoint runs/my_run --hf export --data benchmarks
@@ -36,6 +37,8 @@ checkpoint: how long the step loop stands still for a checkpoint in the backgrou
 that holds it up, in turns; the figure is the ratio of medians. One process, or under torchrun.
 startup: from launch to the end of the first step, beside a plain script on megatron-core that
 imports everything at its top, whole processes in turns; what was deferred, and what that saves.
+data: how long a rank of the 70B run waits for its batches at ten times its rate; and what indexing
+and opening many shards takes beside megatron-core's own builder, whole processes in turns.
 dpo: a step of DPO beside TRL's DPOTrainer on the same pairs, in turns in one process on the CPU;
 the figure is the ratio of median step times.
 extraction: what gold mentions and relations score after they were written and read as lines, for
@@ -256,6 +259,22 @@ def startup(parser: argparse.ArgumentParser) -> None:
     measure(args, as_json, "startup_benchmark:StartupBenchmark:benchmark_startup")
 
 
+def data(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--shards", type=int, default=100, help="corpora of the blend that is opened [100]")
+    add("--documents", type=int, default=1_000_000, help="of all of them together [1000000]")
+    add("--megatokens", type=int, default=100, help="ids that are read, in millions [100]")
+    add("--steps", type=int, default=20, help="timed steps of each way of loading [20]")
+    add("--workers", type=int, nargs="+", default=[0, 1, 2], help="that read ahead [0 1 2]")
+    add("--repeats", type=int, default=3, help="processes of each side that open [3]")
+    add("--scratch", help="folder for the corpora, which are removed [the system's]")
+    args, as_json = read(parser)
+    from megatron_biollm.recipes.data_benchmark import DataBenchmark, benchmark_data
+    from megatron_biollm.recipes.data_report import table
+
+    tell(benchmark_data(DataBenchmark(**args)), as_json, table)
+
+
 def dpo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=4, help="of a step [4]")
     add_steps(parser)
@@ -298,6 +317,7 @@ COMMANDS = (
     convert,
     checkpoint,
     startup,
+    data,
     dpo,
     extraction,
     evaluate,

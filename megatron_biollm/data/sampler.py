@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -65,12 +66,29 @@ class _Collated:
         batch = default_collate(samples)
         self.arrays = {name: value.numpy() for name, value in batch.items()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Half as long: token ids and positions fit into 32 bits."""
+        kinds = {name: array.dtype for name, array in self.arrays.items()}
+        return {"kinds": kinds, "arrays": {n: _narrow(array) for n, array in self.arrays.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays, kinds = state["arrays"], state["kinds"]
+        self.arrays = {n: array.astype(kinds[n], copy=False) for n, array in arrays.items()}
+
     def tensors(self) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
 
     def pin_memory(self) -> dict[str, torch.Tensor]:
         """By this name the loader's thread finds it."""
         return {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.int64 or not array.size:
+        return array
+    limits = np.iinfo(np.int32)
+    fits = limits.min <= array.min() and array.max() <= limits.max
+    return array.astype(np.int32) if fits else array
 
 
 class _Places:

@@ -97,3 +97,14 @@ def test_batches_may_be_written_to(stream):
     for num_workers in (0, 1):
         batch = next(micro_batches(stream, 0, 2, 0, 1, num_workers=num_workers))
         batch["tokens"].zero_()
+
+
+def test_large_numbers_travel_whole():
+    class Numbers:
+        def __getitem__(self, index):
+            return {"wide": torch.tensor([2**40 + index, -1]), "narrow": torch.tensor([index])}
+
+    (here,), (there,) = (take(micro_batches(Numbers(), 5, 2, 0, 1, w), 1) for w in (0, 1))
+    assert {n: (t.dtype, t.tolist()) for n, t in here.items()} == {
+        n: (t.dtype, t.tolist()) for n, t in there.items()
+    }
