@@ -7,6 +7,7 @@ Rows that this hardware has measured are kept, so that a suite can be run in par
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.device.runtime import Device, select_device
 from megatron_biollm.log import Progress, get_logger
 from megatron_biollm.recipes.bars import bars_table
-from megatron_biollm.recipes.benchmark_suites import SUITES, Entry
+from megatron_biollm.recipes.benchmark_suites import INTRODUCTIONS, SUITES, Entry
 
 logger = get_logger(__name__)
 REHEARSED = Path(tempfile.gettempdir()) / "benchmarks_rehearsed"
@@ -162,6 +163,8 @@ def _run(
             capture_output=True,
             text=True,
             timeout=left,
+            # Blocks that can grow: a whole 7B model leaves no room for holes. The same for all.
+            env={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ},
         )
     except subprocess.TimeoutExpired:
         return None, f"stopped after {left:.0f} s, the rest of the budget; run the suite again"
@@ -212,14 +215,13 @@ def page_text(options: SuiteOptions, rows: list[Row]) -> str:
     """The page of a suite: all figures beside their bars, then each report."""
     filled = [row for row in rows if row.report is not None]
     empty = [row for row in rows if row.report is None]
-    head = [f"# Suite `{options.suite}`", ""]
+    head = [f"# Suite `{options.suite}`", "", INTRODUCTIONS[options.suite], ""]
     if options.tiny:
         head += ["**A rehearsal: small sizes, and no figure of it counts.**", ""]
     again = f"python {PROGRAM} suite {options.suite}"
     head += [
         f"Written by `{again}`; {len(filled)} of {len(rows)} rows are filled. Rows that are there "
-        f"are kept: run it again to fill the rest, with `--budget-s 560` to stop in time.",
-        "",
+        f"are kept: run it again to fill the rest, or with `--again` to measure anew.",
     ]
     parts = ["\n".join(head), _summary(rows), *(_section(row, options) for row in filled)]
     if empty:
@@ -230,16 +232,29 @@ def page_text(options: SuiteOptions, rows: list[Row]) -> str:
 def _summary(rows: list[Row]) -> str:
     """Every figure beside its bar; those of rows that are still empty have no value."""
     bars = []
-    for row in rows:
+    for row in (row for row in rows if row.entry.judged):
         shown = [bar.row() for bar in row.entry.bars] if row.report is None else figures(row.report)
         bars += [bar | {"name": f"{row.entry.title}: {bar['name']}"} for bar in shown]
     return "## Figures and their bars\n\n" + bars_table(bars) if bars else ""
 
 
 def figures(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """A report's figures with a bar: its `bars`, or those of its `rows` that have one."""
-    found = report.get("bars") or report.get("rows", [])
-    return [one for one in found if one.get("bar") is not None and "value" in one]
+    """A report's figures with a bar: its `bars`, or those of its `rows` that have one.
+
+    A row's figure is its `value`, else its `ratio`, else `ours`; `met` tells from which side the
+    bar counts where `at_least` does not.
+    """
+    found = []
+    for row in report.get("bars") or report.get("rows", []):
+        if row.get("bar") is None:
+            continue
+        named = (row.get(name) for name in ("value", "ratio", "ours"))
+        value = next((one for one in named if one is not None), None)
+        above = value is None or (value >= row["bar"]) == row["met"]
+        at_least = row.get("at_least", above)
+        found.append({key: row[key] for key in ("name", "bar", "met")})
+        found[-1] |= {"value": value, "at_least": at_least}
+    return found
 
 
 def _section(row: Row, options: SuiteOptions) -> str:

@@ -14,6 +14,11 @@ SMALL = (
     "model.max_position_embeddings=64", "model.vocab_size=256",
     "model.make_vocab_size_divisible_by=256",
 )  # fmt: skip
+MODEL_OF_62M = (
+    "model.num_layers=4", "model.hidden_size=1024", "model.num_attention_heads=16",
+    "model.num_query_groups=8", "model.ffn_hidden_size=2816", "model.seq_length=128",
+    "model.vocab_size=8192",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Entry:
         tiny: in place of `argv` in a rehearsal.
         shows: `module:function` that makes a table of the report.
         bars: figures that it will have, for a row that is still empty.
+        judged: its figures must reach their bars; else it is there for information.
         needs: "cuda" or nothing.
         expected_s: how long it takes where it was meant to run; within a budget it is not begun
             with less time left.
@@ -42,6 +48,7 @@ class Entry:
     expected_s: int = 60
     devices: bool = True
     bars: tuple[Bar, ...] = ()
+    judged: bool = True
 
 
 def _layers(name: str, title: str, seconds: int, *more: str) -> Entry:
@@ -78,7 +85,9 @@ def _train(preset: str, rows: int, seconds: int, *peers: str) -> Entry:
     )
 
 
-def _tiny_model(processes: int, *more: str, name: str = "", title: str = "") -> Entry:
+def _tiny_model(
+    processes: int, *more: str, name: str = "", title: str = "", judged: bool = True
+) -> Entry:
     options = ("train", "--num-microbatches", "4", "--processes", str(processes), *more)
     return Entry(
         name or f"cpu_train_tiny_{processes}",
@@ -87,8 +96,22 @@ def _tiny_model(processes: int, *more: str, name: str = "", title: str = "") -> 
         (*options, "--repeats", "2", *SMALL),
         SPEED,
         bars=tuple(training_bars([], "cpu", ["transformers"])),
+        judged=judged,
     )
 
+
+# What stands above each page.
+INTRODUCTIONS = {
+    "gpu": (
+        "What a GPU does beside its physical limit and beside what people would pick instead. Made "
+        "for one H200 with 139 GiB, about 25 minutes in three parts, the most important rows "
+        "first: `python tools/benchmark.py suite gpu --budget-s 560` three times. torchtitan's "
+        "rows need it installed or in PYTHONPATH, those of Transformer Engine's layers "
+        "transformer-engine; what is absent is a row with its reason."
+    ),
+    "around": "What surrounds the step: data, start-up, checkpoints.",
+    "cpu": "The quickstart's model on the CPU, each process with one thread.",
+}
 
 SUITES: dict[str, tuple[Entry, ...]] = {
     "gpu": (
@@ -102,19 +125,31 @@ SUITES: dict[str, tuple[Entry, ...]] = {
     ),
     "around": (
         Entry(
-            "around_data", "loading and opening the data", ("data",), ("data", "--tiny"),
-            "megatron_biollm.recipes.data_benchmark:table", expected_s=900, devices=False,
+            "around_data",
+            "loading a rank's batches, and opening 1,000 shards with 30 million documents",
+            ("data", "--shards", "1000", "--documents", "30000000"),
+            ("data", "--shards", "3", "--documents", "300", "--megatokens", "1", "--steps", "2",
+             "--workers", "0", "--repeats", "1"),
+            "megatron_biollm.recipes.data_report:table",
+            expected_s=1200,
+            devices=False,
         ),
         Entry(
-            "around_startup", "from launch to the first step", ("startup",),
-            ("startup", "--repeats", "1", "--processes", "1"),
-            "megatron_biollm.recipes.startup_benchmark:table", expected_s=600,
+            "around_startup",
+            "from launch to the first step",
+            ("startup",),
+            ("startup", "--processes", "1", "--repeats", "1", *SMALL),
+            "megatron_biollm.recipes.startup_benchmark:table",
+            expected_s=600,
         ),
         Entry(
-            "around_checkpoint", "checkpoints beside the disk",
-            ("checkpoint", "model.preset=tiny", "model.vocab_size=2048"),
+            "around_checkpoint",
+            "checkpoints beside the disk",
+            ("checkpoint", *MODEL_OF_62M),
             ("checkpoint", "--repeats", "1", *SMALL),
-            "megatron_biollm.recipes.checkpoint_benchmark:table", expected_s=300, devices=False,
+            "megatron_biollm.recipes.checkpoint_benchmark:table",
+            expected_s=300,
+            devices=False,
         ),
     ),
     "cpu": (
@@ -122,8 +157,8 @@ SUITES: dict[str, tuple[Entry, ...]] = {
         _tiny_model(2),
         _tiny_model(4),
         _tiny_model(
-            2, "parallel.tensor_model_parallel_size=2", name="cpu_train_tiny_tp2",
-            title="the same in 2 processes, ours with tensor parallelism of 2",
+            2, "parallel.tensor_model_parallel_size=2", name="cpu_train_tiny_tp2", judged=False,
+            title="for information: in 2 processes, ours with tensor parallelism of 2",
         ),
         _tiny_model(
             1, "--compile-peer", "on", name="cpu_train_tiny_compiled",

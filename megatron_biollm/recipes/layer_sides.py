@@ -4,7 +4,7 @@ transformers'; what they cost, and what memory they should take.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Optional
 
 import torch
 
@@ -13,6 +13,7 @@ from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.model.flops import token_flops
 from megatron_biollm.parallel.layout import ParallelConfig
 from megatron_biollm.parallel.parallelize import ParallelModel, parallelize
+from megatron_biollm.parallel.precision import Fp8, check_fp8_sizes
 from megatron_biollm.parallel.process_groups import create_process_groups
 from megatron_biollm.planner.candidate import Candidate, Work
 from megatron_biollm.planner.memory import predict_memory
@@ -37,19 +38,23 @@ class Variant:
         name: in tables.
         transformer_impl: `local` or `transformer_engine`.
         parallel: fields of the layout (recomputation).
+        fp8: matrix products in FP8; None has them in the weights' precision.
     """
 
     name: str
     transformer_impl: str
     parallel: dict[str, Any] = field(default_factory=dict)
+    fp8: Optional[Fp8] = None
 
 
+FP8 = "fp8"
 SELECTIVE = {"recompute_granularity": "selective"}
 VARIANTS = (
     Variant("local", "local"),
     Variant("local, selective", "local", SELECTIVE),
     Variant("transformer_engine", "transformer_engine"),
     Variant("transformer_engine, selective", "transformer_engine", SELECTIVE),
+    Variant(f"transformer_engine, {FP8}", "transformer_engine", fp8=Fp8()),
 )
 
 
@@ -81,7 +86,11 @@ def our_side(
     def build() -> Step:
         sizes = replace(model, transformer_impl=variant.transformer_impl)
         parallel = ParallelConfig(**variant.parallel)
-        chunks = parallelize(sizes, parallel, device, groups, bf16=passes.bf16, seed=0)
+        if variant.fp8 is not None:
+            check_fp8_sizes(variant.fp8.recipe, sizes, parallel, passes.rows)
+        chunks = parallelize(
+            sizes, parallel, device, groups, bf16=passes.bf16, seed=0, fp8=variant.fp8
+        )
         step = our_step(chunks, model.seq_length, passes, device.torch_device)
         return Step(step, kernels_of(chunks, device))
 
@@ -172,9 +181,11 @@ def as_many_as_fit(model: ModelConfig, passes: Passes, device: Device) -> int:
     return max(1, min(fit, model.num_layers))
 
 
-def planned_bytes(model: ModelConfig, parallel: ParallelConfig, rows: int) -> float:
+def planned_bytes(
+    model: ModelConfig, parallel: ParallelConfig, rows: int, precision: str = "bf16"
+) -> float:
     """Memory of the layers by the planner's arithmetic: no optimizer, no loss."""
-    stage = predict_memory(Work(model, rows), Candidate(parallel, rows, 1))[0]
+    stage = predict_memory(Work(model, rows, precision), Candidate(parallel, rows, 1))[0]
     return stage.weights + stage.gradients + stage.activations
 
 
@@ -182,6 +193,9 @@ def predict_layers(model: ModelConfig, variant: Variant, passes: Passes) -> Pred
     """Peak memory of a step of one variant on a GPU, in bf16."""
     sizes = replace(model, transformer_impl=variant.transformer_impl)
     parallel = ParallelConfig(**variant.parallel)
+    if variant.fp8 is not None:
+        planned = planned_bytes(sizes, parallel, passes.rows, FP8)
+        return Prediction(None, int(planned), "the rehearsal knows no FP8")
     rehearsed, reason = rehearsed_apart(rehearse_layers, sizes, parallel, passes)
     return Prediction(rehearsed, int(planned_bytes(sizes, parallel, passes.rows)), reason)
 

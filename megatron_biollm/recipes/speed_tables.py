@@ -16,7 +16,7 @@ GIB = 2**30
 
 def table(report: dict[str, Any]) -> str:
     """The whole report: what was measured on, sides, bars and profiles."""
-    parts = [head(report), sides_table(report), bars_table(report["bars"])]
+    parts = [head(report), sides_table(report), _kernels(report), bars_table(report["bars"])]
     return "\n\n".join([part for part in parts if part] + profiles(report))
 
 
@@ -89,6 +89,12 @@ def _predicted(row: dict[str, Any], name: str, error: str) -> str:
 
 
 def _state(row: dict[str, Any]) -> str:
-    kernels = f"; {row['kernels']}" if row["kernels"] else ""
     reason = f"; not run: {row['reason']}" if row["reason"] else ""
-    return f"{row['state']}{kernels}{reason}".replace("|", "\\|").removeprefix("; ")
+    return f"{row['state']}{reason}".replace("|", "\\|").removeprefix("; ")
+
+
+def _kernels(report: dict[str, Any]) -> str:
+    """What each side computes with."""
+    return "\n".join(
+        f"- {row['name']}: {row['kernels']}" for row in report["rows"] if row["kernels"]
+    )

@@ -49,6 +49,9 @@ def _rows(recorded: profile, on_gpu: bool) -> list[dict[str, Any]]:
     for event in recorded.key_averages():
         if on_gpu and event.device_type != DeviceType.CUDA:
             continue
+        # Spans that somebody named on the GPU's time line, whose kernels are there themselves.
+        if on_gpu and getattr(event, "is_user_annotation", False):
+            continue
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         if microseconds > 0:
             name = event.key

@@ -136,8 +136,16 @@ def test_the_committed_page_shows_every_row_of_its_suite(suite):
 
 
 def test_a_report_without_bars_gives_those_rows_that_have_one():
-    rows = [{"name": "a", "value": 1, "bar": 2, "met": False}, {"name": "b", "value": 3}]
-    assert [one["name"] for one in benchmark_suite.figures({"rows": rows})] == ["a"]
+    rows = [
+        {"name": "times faster", "ours": 1, "ratio": 6, "bar": 5, "met": True},
+        {"name": "share of time", "ours": 0.5, "ratio": None, "bar": 0.1, "met": False},
+        {"name": "b", "ratio": 3},
+    ]
+    found = benchmark_suite.figures({"rows": rows})
+    assert [(one["name"], one["value"], one["at_least"]) for one in found] == [
+        ("times faster", 6, True),
+        ("share of time", 0.5, False),
+    ]
 
 
 def test_a_table_that_this_version_lacks_is_left_out():

@@ -57,6 +57,7 @@ def test_bars_of_a_gpu_take_the_best_variant_and_the_worst_prediction():
             peak_memory_bytes=100, rehearsal_error=-0.05, planner_error=0.2),
         row("megatron_biollm: transformer_engine", tokens_per_second=12, mfu=0.6, of_ceiling=0.75,
             peak_memory_bytes=120, rehearsal_error=None, planner_error=None),
+        row("megatron_biollm: transformer_engine, fp8", tokens_per_second=18, mfu=0.9),
         row("transformers", tokens_per_second=8, peak_memory_bytes=80),
     ]  # fmt: skip
     bars = {bar.name: bar for bar in layer_bars(rows, "cuda")}
@@ -64,6 +65,7 @@ def test_bars_of_a_gpu_take_the_best_variant_and_the_worst_prediction():
     assert bars["share of the ceiling, nothing recomputed"].met
     assert bars["share of the ceiling, selective recomputation"].met is None
     assert bars["speed beside the fastest peer"].value == 1.5
+    assert bars["FP8 beside bf16"].value == 1.5
     assert bars["peak memory beside the leanest peer's"].value == 1.25
     assert bars["memory, error of rehearsal and planner"].value == 0.2
 
