@@ -2,13 +2,14 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
 from megatron.core.models.common.embeddings import rope_utils
 from torch.nn import functional
 
-from megatron_biollm.device import cuda_kernels, first_that_works
+from megatron_biollm.device import cuda_kernels, first_that_works, vocab_loss
 from megatron_biollm.device.cuda import core_on_cuda
 from megatron_biollm.device.cuda import cuda_kernels as kernels_of_core
 from megatron_biollm.device.first_that_works import FirstThatWorks, compiled
@@ -187,3 +188,30 @@ def test_gradients_are_measured_and_clipped_all_at_once():
     torch.testing.assert_close(norm, whole.norm().view(1))
     torch.testing.assert_close(torch.cat([x.flatten() for x in tensors]), whole / 2)
     torch.testing.assert_close(torch.cat([x.flatten() for x in apart]), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    first_that_works.why_no_compiler() is not None, reason="torch.compile has no compiler here"
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_compiled_gives_what_is_not_for_every_number_of_rows(dtype, monkeypatch):
+    monkeypatch.setattr(vocab_loss, "ELEMENTS", 100 * 1000)
+    kernel = next(one for one in kernels_of_core() if one.job == "loss")
+    ((_, _, in_parts),) = kernel.patches
+    for rows in (300, 250, 64, 1, 700):
+        logits = (4 * torch.randn(rows, 1000)).to(dtype)
+        target = torch.randint(1000, (rows,))
+        ours = values_and_gradients(partial(losses, in_parts, target), logits)
+        plain = values_and_gradients(partial(losses, plain_loss, target), logits)
+        for got, expected in zip(ours, plain, strict=True):
+            torch.testing.assert_close(got, expected)
+    assert kernel.implementation.name == "torch.compile"
+
+
+def losses(function, target, logits):
+    return function(logits * 1, target, None)
+
+
+def plain_loss(logits, target, group):
+    return functional.cross_entropy(logits.float(), target, reduction="none")

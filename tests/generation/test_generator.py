@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from megatron_biollm.config import UserError
+from megatron_biollm.generation.forward import inference
 from megatron_biollm.generation.generator import Generator
 from megatron_biollm.generation.sampling import SamplingOptions
 from megatron_biollm.generation.scoring import score_tokens
@@ -166,6 +167,19 @@ def with_weights_that_are_not_numbers(folder):
 
 def test_a_model_that_has_diverged_is_refused_by_every_rank(world, tokenizer_folder):
     assert len(world.run(2, with_weights_that_are_not_numbers, tokenizer_folder)) == 2
+
+
+def fp8_within_inference(folder):
+    model = small_model.build_generator(folder, layout()).model
+    model.config.fp8 = "hybrid"
+    with inference(model):
+        inside = model.config.fp8
+    return inside, model.config.fp8
+
+
+def test_a_model_that_trains_in_fp8_writes_in_bf16(world, tokenizer_folder):
+    # Single tokens do not fill a matrix product of FP8.
+    assert world.run(1, fp8_within_inference, tokenizer_folder) == [(None, "hybrid")]
 
 
 def refusal_of(folder, parallel):

@@ -10,6 +10,7 @@ from megatron_biollm.recipes.plan_report import headline, short, table
 from megatron_biollm.recipes.run_config import load_run_config
 
 SMALL = ["model.preset=1b", "training.global_batch_size=64", "training.bf16=true"]
+FP8 = ["training.fp8=hybrid"]
 EIGHT = PlanOptions("h100-80gb", gpus=8, start=datetime(2027, 1, 1))
 
 
@@ -47,6 +48,16 @@ def test_the_runs_own_rules_decide():
     degrees = {x.candidate.parallel.context_parallel_size for x in plan.found.fitting}
     assert degrees == {1}
     assert "data.reset_attention_mask=true does not go with" in explained(plan, "cp=2").reason
+
+
+def test_a_run_in_fp8_is_planned_as_one():
+    bf16, fp8 = (make_plan(load_run_config(None, [*SMALL, *more]), EIGHT) for more in ([], FP8))
+    assert (bf16.question.work.precision, fp8.question.work.precision) == ("bf16", "fp8")
+    assert fp8.best.step.tokens_per_second_per_gpu > bf16.best.step.tokens_per_second_per_gpu
+    # FP8 copies of the layers' matrices lie beside the weights.
+    assert fp8.own.peak.weights > bf16.own.peak.weights
+    with pytest.raises(UserError, match="precision=fp8, but .* has no FP8 tensor cores"):
+        make_plan(load_run_config(None, [*SMALL, *FP8]), PlanOptions("a100-80gb", gpus=8))
 
 
 def test_a_ramp_of_the_batch_must_divide_too():
