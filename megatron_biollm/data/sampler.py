@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from megatron_biollm.config import UserError
+from megatron_biollm.data.handover import Filled, Slots, collated, tensors
 
 
 def micro_batches(
@@ -41,54 +42,41 @@ def micro_batches(
     places = _Places(first, micro_batch_size, micro_batch_size * data_parallel_size)
     samples = _NumberedSamples(stream)
     if num_workers == 0:
-        read = (_Collated([samples[i] for i in place]) for place in places)
-        return (batch.pin_memory() if pinned else batch.tensors() for batch in read)
+        read = (collated([samples[i] for i in place]) for place in places)
+        return (tensors(batch, pinned) for batch in read)
+    loader, slots = _loader(samples, places, num_workers, ahead)
+    return (slots.take(filled, pinned) for filled in iter(loader))
+
+
+def _loader(
+    samples: "_NumberedSamples", places: "_Places", num_workers: int, ahead: int
+) -> tuple[DataLoader, Slots]:
+    """A loader of what worker processes have filled, and where it lies."""
+    slots = Slots(collated([samples[places.first]] * places.size), num_workers, ahead)
     loader = DataLoader(
         samples,
         batch_sampler=places,
         num_workers=num_workers,
-        collate_fn=_Collated,
-        prefetch_factor=max(2, -(-ahead // num_workers)),
-        pin_memory=pinned,
-        # Without one of its own the loader draws from torch's global random state.
+        collate_fn=_Fill(slots, places),
+        prefetch_factor=slots.of_worker,
+        # The slots are inherited; and without a generator of its own the loader draws from
+        # torch's global random state.
+        multiprocessing_context="fork",
         generator=torch.Generator(),
     )
-    return iter(loader) if pinned else (batch.tensors() for batch in iter(loader))
+    return loader, slots
 
 
-class _Collated:
-    """A micro-batch as NumPy arrays, which travel from a worker process through its pipe.
+@dataclass
+class _Fill:
+    """Puts a worker's samples where the run finds them."""
 
-    Tensors would take shared memory, of which containers have little, and an open file each.
-    """
+    slots: Slots
+    places: "_Places"
 
-    def __init__(self, samples: list[dict[str, Any]]):
-        batch = default_collate(samples)
-        self.arrays = {name: value.numpy() for name, value in batch.items()}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Half as long: token ids and positions fit into 32 bits."""
-        kinds = {name: array.dtype for name, array in self.arrays.items()}
-        return {"kinds": kinds, "arrays": {n: _narrow(array) for n, array in self.arrays.items()}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        arrays, kinds = state["arrays"], state["kinds"]
-        self.arrays = {n: array.astype(kinds[n], copy=False) for n, array in arrays.items()}
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
-
-    def pin_memory(self) -> dict[str, torch.Tensor]:
-        """By this name the loader's thread finds it."""
-        return {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
-
-
-def _narrow(array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.int64 or not array.size:
-        return array
-    limits = np.iinfo(np.int32)
-    fits = limits.min <= array.min() and array.max() <= limits.max
-    return array.astype(np.int32) if fits else array
+    def __call__(self, samples: list[dict[str, Any]]) -> Filled:
+        number = (int(samples[0]["sample_index"]) - self.places.first) // self.places.stride
+        return self.slots.fill(number, samples)
 
 
 class _Places:

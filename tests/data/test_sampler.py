@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from megatron_biollm.config import UserError
+from megatron_biollm.data import handover
 from megatron_biollm.data.config import DataConfig
 from megatron_biollm.data.sampler import micro_batches
 from megatron_biollm.data.stream import build_datasets, hash_tokens
@@ -99,12 +100,35 @@ def test_batches_may_be_written_to(stream):
         batch["tokens"].zero_()
 
 
-def test_large_numbers_travel_whole():
-    class Numbers:
-        def __getitem__(self, index):
-            return {"wide": torch.tensor([2**40 + index, -1]), "narrow": torch.tensor([index])}
+class Numbers:
+    """Samples whose fields differ in kind and length."""
 
-    (here,), (there,) = (take(micro_batches(Numbers(), 5, 2, 0, 1, w), 1) for w in (0, 1))
-    assert {n: (t.dtype, t.tolist()) for n, t in here.items()} == {
-        n: (t.dtype, t.tolist()) for n, t in there.items()
-    }
+    def __init__(self, longer_after=None):
+        self.longer_after = longer_after
+
+    def __getitem__(self, index):
+        length = 3 if self.longer_after is None or index < self.longer_after else 300
+        return {
+            "wide": torch.tensor([2**40 + index, -1]),
+            "share": torch.full((length,), index / 7, dtype=torch.float32),
+            "one": torch.tensor(index),
+        }
+
+
+@pytest.mark.parametrize("stream", [Numbers(), Numbers(longer_after=7)])
+@pytest.mark.parametrize(("ahead", "most"), [(1, 1 << 26), (5, 1 << 26), (40, 1 << 26), (40, 1)])
+def test_every_field_of_every_batch_is_handed_over(stream, ahead, most, monkeypatch):
+    monkeypatch.setattr(handover, "_MOST_BYTES", most)
+    here = take(micro_batches(stream, 5, 2, 0, 1), 25)
+    there = take(micro_batches(stream, 5, 2, 0, 1, num_workers=3, ahead=ahead), 25)
+    for one, other in zip(here, there, strict=True):
+        assert {n: t.dtype for n, t in one.items()} == {n: t.dtype for n, t in other.items()}
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_batch_stays_what_it_was_when_later_ones_are_read(stream):
+    batches = micro_batches(stream, 0, 2, 0, 1, num_workers=2)
+    first = next(batches)
+    before = first["tokens"].clone()
+    take(batches, 30)
+    assert torch.equal(first["tokens"], before)
