@@ -1,12 +1,18 @@
 """Whatever computes the layers, the losses are the golden ones. On a GPU: `tests/gpu`."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
+import torch
 
 from megatron_biollm.device.cuda import core_on_cuda
+from megatron_biollm.device.runtime import Device
 from tests.golden.golden import RUNS, TOLERANCE, golden_losses
 from tests.integration.small_run import build_trainer, largest_deviation, train_steps
+
+# Core is configured as on a GPU, and its calls of CUDA are answered by the CPU.
+LIKE_A_GPU = Device("cuda", "gloo", torch.device("cpu"), "for the test")
 
 
 def train_with(kernels, name, layout):
@@ -14,12 +20,10 @@ def train_with(kernels, name, layout):
 
     The latter are compiled where there is a compiler, and plain torch where there is none.
     """
-    run = RUNS[name]
-    run = type(run)(**{**vars(run), "parallel": layout})
-    with core_on_cuda() if kernels == "gpu" else contextlib.nullcontext():
-        trainer = build_trainer(run)
-        # Core then asks for the loss in parts, as on a GPU.
-        trainer.model.config.cross_entropy_loss_fusion = kernels == "gpu"
+    run = replace(RUNS[name], parallel=layout)
+    like_a_gpu = kernels == "gpu"
+    with core_on_cuda() if like_a_gpu else contextlib.nullcontext():
+        trainer = build_trainer(run, LIKE_A_GPU if like_a_gpu else None)
         return [step.loss for step in train_steps(trainer, run)]
 
 

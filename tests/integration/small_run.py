@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from megatron_biollm.device.runtime import select_device
+from megatron_biollm.device.runtime import Device, select_device
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.model.lora_config import LoraConfig
 from megatron_biollm.parallel.layout import ParallelConfig
@@ -99,10 +99,10 @@ def micro_batches(run: SmallRun, rank: int, size: int) -> Iterator[Batch]:
         first += width * size
 
 
-def build_trainer(run: SmallRun) -> Trainer:
-    """Model, optimizer and schedule on this rank of the world."""
+def build_trainer(run: SmallRun, device: Device | None = None) -> Trainer:
+    """Model, optimizer and schedule on this rank of the world; without `device` on the CPU."""
     parallel = ParallelConfig(**run.parallel)
-    device, groups = select_device("cpu"), create_process_groups(parallel)
+    device, groups = device or select_device("cpu"), create_process_groups(parallel)
     lora = None if run.lora is None else LoraConfig(**run.lora)
     model = parallelize(run.sizes, parallel, device, groups, run.bf16, run.seed, lora=lora)
     optimizer = build_optimizer(model, run.optimizer, parallel.use_distributed_optimizer)
