@@ -1,7 +1,8 @@
 """Drives torchtitan's own `Trainer.train_step` and times it; run by `torchtitan_side`.
 
 A request comes on stdin as JSON (`model`: sizes, `rows` and `count`: of the micro-batches of a
-step, `repeats`), and the last line on stdout is the outcome. Whatever fails ends the process.
+step, `repeats`, `recompute`: selective checkpointing), and the last line on stdout is the outcome.
+Whatever fails ends the process.
 """
 
 import json
@@ -28,7 +29,10 @@ def main() -> None:
         return
     model = ModelConfig(**request["model"])
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_config(model, request["rows"], request["count"], folder).build()
+        config = trainer_config(
+            model, request["rows"], request["count"], request["recompute"], folder
+        )
+        trainer = config.build()
         outcome = _timed_steps(trainer, _batches(model, request["rows"]), request["repeats"])
         trainer.close()
     print(json.dumps(outcome))
@@ -60,12 +64,13 @@ def _batches(model: ModelConfig, rows: int) -> Iterator[tuple[dict[str, torch.Te
         yield inputs, tokens[:, 1:].contiguous()
 
 
-def trainer_config(model: ModelConfig, rows: int, count: int, folder: str) -> Any:
+def trainer_config(model: ModelConfig, rows: int, count: int, recompute: bool, folder: str) -> Any:
     """torchtitan's configuration of the same training: sizes, batch, AdamW, compilation."""
     from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
     from torchtitan.components.metrics import MetricsProcessor
     from torchtitan.components.optimizer import default_adamw
     from torchtitan.config import CompileConfig, TrainingConfig
+    from torchtitan.distributed.activation_checkpoint import SelectiveAC
     from torchtitan.protocols.model_spec import ModelSpec
     from torchtitan.trainer import Trainer
 
@@ -94,7 +99,7 @@ def trainer_config(model: ModelConfig, rows: int, count: int, folder: str) -> An
             steps=1_000_000,
         ),
         compile=CompileConfig(enable=True),
-        activation_checkpoint=None,
+        activation_checkpoint=SelectiveAC.Config() if recompute else None,
         metrics=MetricsProcessor.Config(log_freq=10_000_000),
         dataloader=loader.Config(),
         tokenizer=tokenizer.Config(),
