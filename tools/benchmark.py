@@ -34,7 +34,8 @@ there are kept, and --tiny rehearses every command anywhere.
 sft: training on packed conversations beside padded ones, in turns in one process; tokens of
 conversations a second, and their ratios.
 checkpoint: how long the step loop stands still for a checkpoint in the background, beside a save
-that holds it up, in turns; the figure is the ratio of medians. One process, or under torchrun.
+that holds it up, in turns, and which share of what the disk writes a save and a load are. One
+process, or under torchrun.
 startup: from launch to the end of the first step, beside a plain script on megatron-core that
 imports everything at its top, whole processes in turns; what was deferred, and what that saves.
 data: how long a rank of the 70B run waits for its batches at ten times its rate; and what indexing

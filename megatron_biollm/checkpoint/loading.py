@@ -14,6 +14,7 @@ from torch.distributed.checkpoint import CheckpointException
 from megatron_biollm.checkpoint.adapters import describe, read_adapter, stored_lora, weight_key
 from megatron_biollm.checkpoint.content import chunk_names, content_to_load, model_content
 from megatron_biollm.checkpoint.formats import read_format
+from megatron_biollm.checkpoint.reading import straight_into_tensors
 from megatron_biollm.checkpoint.stream import CheckpointReader
 from megatron_biollm.checkpoint.writer import reason
 from megatron_biollm.config import UserError
@@ -108,7 +109,8 @@ def _check_same_adapters(folder: Path, model: ParallelModel) -> None:
 def _holding_what_is_needed(folder: Path) -> Iterator[None]:
     """Explains what core says of a checkpoint that lacks a tensor, or has one of another shape."""
     try:
-        yield
+        with straight_into_tensors():
+            yield
     except (CheckpointingException, CheckpointException, KeyError, ValueError) as error:
         raise UserError(
             f"{folder} does not hold what this run's model and optimizer need: {reason(error)}. "

@@ -128,7 +128,7 @@ class Checkpointer:
             self.saving.writer = self._plan(content)
             self.commits.start_writing(self.saving)
         if not self.config.async_save:
-            self.finish()
+            self._commit()
 
     def poll(self) -> bool:
         """Moves a background save on; call once a step, on every rank.
@@ -155,14 +155,19 @@ class Checkpointer:
         Raises:
             SaveFailed: the save failed; nothing half-written stays.
         """
-        save = self.saving
-        if save is not None:
-            with self._nothing_half_written():
-                if not save.is_collected:
-                    self.commits.collect(save)
-                self.commits.is_committed(save, wait=True)
-                self._remember(save)
+        self._commit()
         self.commits.wait()
+
+    def _commit(self) -> None:
+        """Waits for a background save and commits it; old checkpoints may be gone later only."""
+        save = self.saving
+        if save is None:
+            return
+        with self._nothing_half_written():
+            if not save.is_collected:
+                self.commits.collect(save)
+            self.commits.is_committed(save, wait=True)
+            self._remember(save)
 
     def settle(self) -> None:
         """As `finish`, but a failure ends the run only if `on_save_failure` wants it so.

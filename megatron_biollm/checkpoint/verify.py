@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from megatron_biollm.checkpoint.safe_pickle import check_checkpoint_pickles
@@ -22,6 +23,8 @@ STEP_FOLDER = re.compile(r"step_(\d{8,})")
 
 # What is read and digested at a time; fits into a processor's cache.
 _PART = 2**20
+# Files that are digested or synced at once; hashlib and the system calls leave Python to others.
+THREADS = 4
 
 Digests = dict[str, dict[str, object]]
 
@@ -72,11 +75,11 @@ def files_to_digest(folder: Path) -> list[str]:
 
 def digest_files(folder: Path, names: Iterable[str]) -> Digests:
     """Size and SHA-256 of each named file of `folder`, after forcing it to the disk."""
-    digests = {}
-    for name in names:
-        _sync(folder / name)
-        digests[name] = _digest(folder / name)
-    return digests
+    names = list(names)
+    with ThreadPoolExecutor(THREADS) as threads:
+        return dict(
+            zip(names, threads.map(lambda name: _digest(folder / name), names), strict=True)
+        )
 
 
 def commit(partial: Path, final: Path, digests: Digests) -> None:
@@ -153,8 +156,10 @@ def find_problems(folder: Path, part: int = 0, parts: int = 1) -> Iterator[str]:
     """
     try:
         recorded = read_digests(folder)
-        for name in sorted(recorded)[part::parts]:
-            yield from _compare(folder / name, recorded[name])
+        names = sorted(recorded)[part::parts]
+        with ThreadPoolExecutor(THREADS) as threads:
+            for problems in threads.map(lambda n: _compare(folder / n, recorded[n]), names):
+                yield from problems
     except (OSError, ValueError, TypeError, KeyError) as error:
         yield str(error) if isinstance(error, UserError) else f"{folder} is unreadable: {error}"
         return
@@ -238,14 +243,16 @@ class Verification:
             )
 
 
-def _compare(path: Path, recorded: dict[str, object]) -> Iterator[str]:
+def _compare(path: Path, recorded: dict[str, object]) -> list[str]:
     try:
         Verification(path, recorded).finish()
     except BadCheckpoint as problem:
-        yield str(problem)
+        return [str(problem)]
+    return []
 
 
 def _digest(path: Path) -> dict[str, object]:
+    _sync(path)
     with path.open("rb") as file:
         return {
             "bytes": path.stat().st_size,

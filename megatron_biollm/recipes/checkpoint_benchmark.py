@@ -11,11 +11,9 @@ and read them again: saves and loads are shares of what the disk writes (`disk_s
 
 import contextlib
 import json
-import os
 import shutil
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +33,9 @@ from megatron_biollm.parallel.process_groups import (
     create_process_groups,
     destroy_process_groups,
 )
+from megatron_biollm.recipes.checkpoint_tables import shares
 from megatron_biollm.recipes.disk_speed import forget, read_seconds, write_seconds
+from megatron_biollm.recipes.memory_watch import Watch
 from megatron_biollm.recipes.sidecars import versions
 from megatron_biollm.recipes.timed_training import (
     TimedSteps,
@@ -47,14 +47,6 @@ from megatron_biollm.training.optimizer import group_step_adam
 from megatron_biollm.training.state import TrainState
 
 FORMATS = {"reshardable": True, "fast": False}
-SAMPLE_S = 0.05
-BAR = 0.7  # of what the disk writes
-# What is held against the disk: the name in the table, and in a sample.
-SHARES = {
-    "save, held up": "held_up_s",
-    "load, from the disk": "cold_load_s",
-    "load, from memory": "warm_load_s",
-}
 
 
 @dataclass(kw_only=True)
@@ -131,7 +123,7 @@ def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
             rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
             destroy_process_groups()
-    report = {"rows": _shares(rows), "stalls": rows, "rank": rank, "processes": processes}
+    report = {"rows": shares(rows), "stalls": rows, "rank": rank, "processes": processes}
     report |= measured_on(options, device)
     del report["options"]["scratch"]
     return report
@@ -216,19 +208,32 @@ def _disk(bench: Bench, folder: Path) -> dict[str, float]:
     size = _bytes(step_folder(folder, saved)) // bench.control.size()
     path = folder / f"plain_{bench.control.rank()}"
     try:
+        # Not timed: memory that a virtual machine has not had yet is slow to come.
+        write_seconds(path, size)
+        path.unlink()
         written = bench.together(lambda: write_seconds(path, size))
         forget([path])
         cold, warm = (bench.together(lambda: read_seconds(path)) for _ in range(2))
         path.unlink()
-        started = bench.together(lambda: write_seconds(path, size, started=True))
+        direct = _direct_write(bench, path, size)
     finally:
         path.unlink(missing_ok=True)
     return {
         "disk_write_s": written,
-        "disk_write_started_s": started,
+        **direct,
         "disk_cold_read_s": cold,
         "disk_warm_read_s": warm,
     }
+
+
+def _direct_write(bench: Bench, path: Path, size: int) -> dict[str, float]:
+    """Nothing where the file system cannot write past the page cache."""
+    seconds: dict[str, float] = {}
+    with contextlib.suppress(OSError, AttributeError):
+        path.touch()
+        direct = bench.together(lambda: write_seconds(path, size, direct=True))
+        seconds["disk_direct_write_s"] = direct
+    return seconds
 
 
 def _memory(bench: Bench, reshardable: bool) -> dict[str, float]:
@@ -243,62 +248,6 @@ def _memory(bench: Bench, reshardable: bool) -> dict[str, float]:
         while not bench.checkpointer.poll():
             bench.train()
     return added | {"background_bytes": watch.added}
-
-
-class Watch:
-    """The most memory that this process and its children come to hold above what they held.
-
-    Pages that a child shares with its parent count once (`Pss_Anon` of Linux); files do not.
-    """
-
-    def __enter__(self) -> "Watch":
-        self.before = self.most = _held()
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._look)
-        self.thread.start()
-        return self
-
-    def _look(self) -> None:
-        while not self.over.wait(SAMPLE_S):
-            self.most = max(self.most, _held())
-
-    def __exit__(self, *error: object) -> None:
-        self.over.set()
-        self.thread.join()
-
-    @property
-    def added(self) -> int:
-        """Bytes."""
-        return self.most - self.before
-
-
-def _held() -> int:
-    """Bytes of memory of this process and its children.
-
-    What a fork amid the reading would count twice is read again.
-    """
-    while True:
-        pids = _family()
-        total = sum(_own_share(pid) for pid in pids)
-        if _family() == pids:
-            return total
-
-
-def _family() -> list[int]:
-    found = [os.getpid()]
-    for pid in found:
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
-    return found
-
-
-def _own_share(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:"))
 
 
 def _bytes(folder: Path) -> int:
@@ -320,60 +269,3 @@ def _row(
         "bytes": size,
         "samples": samples,
     }
-
-
-def _shares(stalls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Saves and loads in GB/s beside the disk's own writing of as many bytes."""
-    return [
-        {
-            "name": f"{what}, {row['name']}",
-            "ours": row["bytes"] / 1e9 / row[key],
-            "peer": row["bytes"] / 1e9 / row["disk_write_s"],
-            "ratio": row["disk_write_s"] / row[key],
-            "bar": BAR,
-            "met": row["disk_write_s"] / row[key] >= BAR,
-        }
-        for row in stalls
-        for what, key in SHARES.items()
-    ]
-
-
-def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
-    model = report["options"]["model"]
-    head = (
-        f"{report['date']}, {report['hardware']}, torch {report['versions']['torch']}, "
-        f"{report['processes']} processes: {model['num_layers']} layers, hidden "
-        f"{model['hidden_size']}, vocabulary {model['vocab_size']}, "
-        f"{'bf16' if report['options']['bf16'] else 'fp32'}; "
-        f"{report['stalls'][0]['bytes'] / 1e9:.2f} GB a checkpoint"
-    )
-    lines = [head, "", "| | held up (s) | stall (s) | ratio | of it save() | longest poll() | "
-             "committed after (s) | steps meanwhile | step (s) | meanwhile | memory added (GB), "
-             "held up | in the background |",
-             "|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for row in report["stalls"]:
-        lines.append(
-            f"| {row['name']} | {row['held_up_s']:.2f} | {row['stall_s']:.3f} | "
-            f"{row['ratio']:.1%} | {row['save_s']:.3f} | {row['longest_poll_s']:.3f} | "
-            f"{row['until_committed_s']:.2f} | {row['steps_meanwhile']:.0f} | "
-            f"{row['step_s']:.3f} | {row['step_meanwhile_s']:.3f} | "
-            f"{row['held_up_bytes'] / 1e9:.2f} | {row['background_bytes'] / 1e9:.2f} |"
-        )
-    lines += ["", *_disk_table(report)]
-    return "\n".join(lines)
-
-
-def _disk_table(report: dict[str, Any]) -> list[str]:
-    lines = ["| | GB/s | the disk writes | share | bar | |", "|---|---|---|---|---|---|"]
-    for row in report["rows"]:
-        lines.append(
-            f"| {row['name']} | {row['ours']:.2f} | {row['peer']:.2f} | {row['ratio']:.0%} | "
-            f"{row['bar']:.0%} | {'met' if row['met'] else 'NOT met'} |"
-        )
-    for stall in report["stalls"]:
-        others = {"written as it comes": "disk_write_started_s", "read": "disk_cold_read_s"}
-        others |= {"read from memory": "disk_warm_read_s"}
-        speeds = (f"{what} {stall['bytes'] / 1e9 / stall[key]:.2f}" for what, key in others.items())
-        lines.append(f"\nThe disk besides, GB/s, beside {stall['name']}: {', '.join(speeds)}.")
-    return lines

@@ -1,37 +1,31 @@
 """What a disk writes and reads by itself: plain large sequential transfers, synced."""
 
-import ctypes
 import mmap
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-PART = 2**24
-SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
+PART, BLOCK = 2**24, 4096
 
 
-def write_seconds(path: Path, size: int, started: bool = False) -> float:
+def write_seconds(path: Path, size: int, direct: bool = False) -> float:
     """Seconds to write `size` bytes to a new file and to force them to the disk.
 
-    started: ask the kernel after each part to begin with it, which it does not do by itself before
-        a tenth of the memory is to be written; plain tools leave it all to fsync.
+    direct: past the page cache (O_DIRECT, Linux), in whole blocks.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the disk is full, or the file system cannot write directly.
     """
-    part = memoryview(os.urandom(PART))
-    start_for_disk = getattr(ctypes.CDLL(None), "sync_file_range", None) if started else None
+    part = mmap.mmap(-1, PART)
+    part.write(os.urandom(PART))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (os.O_DIRECT if direct else 0)
+    left = size if not direct else -(-size // BLOCK) * BLOCK
     start = time.perf_counter()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    descriptor = os.open(path, flags, 0o666)
     try:
-        done = 0
-        while done < size:
-            count = os.write(descriptor, part[: size - done])
-            if start_for_disk is not None:
-                offset, length = ctypes.c_int64(done), ctypes.c_int64(count)
-                start_for_disk(descriptor, offset, length, SYNC_FILE_RANGE_WRITE)
-            done += count
+        while left:
+            left -= os.write(descriptor, memoryview(part)[:left])
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -7,38 +7,48 @@ import pytest
 import torch
 
 from megatron_biollm.checkpoint import digesting
-from megatron_biollm.checkpoint.digesting import LARGE, DigestingFile
+from megatron_biollm.checkpoint.digesting import DigestingFile
 from megatron_biollm.checkpoint.verify import digest_files
 
+PART = 2**16
 
-def test_small_and_large_writes_come_in_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(digesting, "PART", 300_000)
-    parts = [
-        bytes([i]) * size for i, size in enumerate((3, 40, LARGE, 5, 2 * LARGE + 1, LARGE - 1))
-    ]
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(digesting, "PART", PART)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_small_and_large_writes_come_in_their_order(tmp_path, monkeypatch, direct):
+    if not direct:
+        monkeypatch.setattr(digesting, "O_DIRECT", 0)
+    sizes = (3, 40, PART, 5, 7 * PART + 1, PART - 1)
+    written = [bytes([i]) * size for i, size in enumerate(sizes)]
     with DigestingFile(tmp_path / "file") as file:
-        for part in parts:
-            assert file.write(part) == len(part)
-        assert file.tell() == sum(map(len, parts))
-    assert (tmp_path / "file").read_bytes() == b"".join(parts)
+        for one in written:
+            assert file.write(one) == len(one)
+        assert file.tell() == sum(sizes)
+    assert (tmp_path / "file").read_bytes() == b"".join(written)
     assert digest_files(tmp_path, ["file"]) == {"file": file.digest()}
 
 
 def test_memory_may_change_once_it_is_written(tmp_path):
-    memory = bytearray(b"a" * LARGE)
+    memory = bytearray(b"a" * PART)
     with DigestingFile(tmp_path / "file") as file:
-        for letter in b"abc":
+        for letter in b"abcdef":
             memory[:] = bytes([letter]) * len(memory)
             file.write(memory)
             file.write(memory[:10])
     assert digest_files(tmp_path, ["file"]) == {"file": file.digest()}
-    assert (tmp_path / "file").read_bytes()[LARGE - 1 : LARGE + 11] == b"a" * 11 + b"b"
+    assert (tmp_path / "file").read_bytes()[PART - 1 : PART + 11] == b"a" * 11 + b"b"
 
 
-def test_its_descriptor_has_everything_that_was_written(tmp_path):
+def test_its_descriptor_has_everything_that_was_written_and_more_may_follow(tmp_path):
     with DigestingFile(tmp_path / "file") as file:
-        file.write(b"header")
-        assert os.fstat(file.fileno()).st_size == 6
+        for size in (6, 3 * PART, 1):
+            file.write(b"x" * size)
+            assert os.fstat(file.fileno()).st_size == file.tell()
+    assert digest_files(tmp_path, ["file"]) == {"file": file.digest()}
 
 
 def test_torch_reads_what_it_has_saved_into_it(tmp_path):
@@ -54,7 +64,7 @@ def write_and_close(file, data):
         file.write(data)
 
 
-@pytest.mark.parametrize("size", [100, LARGE])
+@pytest.mark.parametrize("size", [100, 20 * PART])
 def test_a_disk_that_is_full_is_an_error_and_the_file_closes(tmp_path, size):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     file = DigestingFile(tmp_path / "file")

@@ -7,8 +7,8 @@ from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.recipes.checkpoint_benchmark import (
     CheckpointBenchmark,
     benchmark_checkpoints,
-    table,
 )
+from megatron_biollm.recipes.checkpoint_tables import table
 
 TINY = {
     "num_layers": 2,
