@@ -246,7 +246,8 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     add("--bf16", action="store_true", help="bf16 weights with fp32 master weights")
     add("--scratch", help="folder to save into, which is emptied again [the system's]")
     args, as_json = read_with_model(parser)
-    measure(args, as_json, "checkpoint_benchmark:CheckpointBenchmark:benchmark_checkpoints")
+    names = "checkpoint_benchmark:CheckpointBenchmark:benchmark_checkpoints"
+    measure(args, as_json, names, "checkpoint_tables:table")
 
 
 def startup(parser: argparse.ArgumentParser) -> None:
