@@ -10,7 +10,8 @@ import numpy as np
 
 from megatron_biollm.data.epoch_index import EpochIndex, EpochKey
 
-_PIECE = 1 << 17  # documents whose lengths are summed at a time: what a core's cache holds
+_PIECE = 1 << 17  # documents whose lengths are summed at a time
+_CACHED = 1 << 18  # numbers that a core's cache holds
 
 
 def compute_index(
@@ -37,8 +38,11 @@ def sample_index(
     Sample k begins at token k * seq_length of the shuffled documents, and shares one token with
     the sample before it: the label of that one's last token.
     """
-    # A .idx has them at odd places, where a gather takes twice as long.
-    lengths = np.require(sequence_lengths, requirements="A")
+    lengths = sequence_lengths
+    if len(lengths) <= _CACHED:
+        # A .idx has them at odd places, where a gather takes twice as long; but many are waited
+        # for in any case, and a copy of those would be held.
+        lengths = np.require(lengths, requirements="A")
     pieces, done, before = [], 0, 0
     for first in range(0, len(documents), _PIECE):
         taken = lengths[documents[first : first + _PIECE]]
@@ -58,7 +62,7 @@ def sample_index(
 
 def _shuffled(first: int, end: int, dtype: np.dtype, random: np.random.RandomState) -> np.ndarray:
     # NumPy swaps 8 bytes faster than 4, as long as a core's cache holds them all.
-    wide = np.dtype(np.int64) if end - first <= _PIECE else dtype
+    wide = np.dtype(np.int64) if end - first <= _CACHED else dtype
     numbers = np.arange(first, end, dtype=wide)
     random.shuffle(numbers)
     return numbers.astype(dtype, copy=False)

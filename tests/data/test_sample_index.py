@@ -15,6 +15,7 @@ def drawn(longest: int, documents: int = 300) -> np.ndarray:
 @pytest.fixture(params=[1, 7, 1 << 17])
 def piece(request, monkeypatch):
     monkeypatch.setattr(module, "_PIECE", request.param)
+    monkeypatch.setattr(module, "_CACHED", request.param)
 
 
 @pytest.mark.parametrize("longest", [3, 40, 500])
@@ -36,7 +37,7 @@ def test_empty_sequences_are_passed_over_as_the_helper_does(piece):
 
 
 @pytest.mark.parametrize(("seed", "first", "end"), [(5, 3, 250), (0, 0, 300), (2**32 - 1, 7, 20)])
-def test_both_shuffles_are_cores(seed, first, end):
+def test_both_shuffles_are_cores(piece, seed, first, end):
     lengths, random = drawn(40) + 1, np.random.RandomState(seed)
     ours = compute_index(lengths, EpochKey("x", first, end, seq_length=9, seed=seed, epoch=0))
     documents = _build_document_index(np.arange(first, end, dtype=np.int32), 1, random, False)
