@@ -7,7 +7,6 @@
     python tools/benchmark.py train --json --bf16 model.preset=1b > docs/benchmarks/train_1b.json
     python tools/benchmark.py encode --input pubmed.jsonl --tokenizer-model tokenizer.model \\
         --megatron-lm ../Megatron-LM --python ../venv/bin/python --workers 2 --json
-
     python tools/benchmark.py corpus --input pubmed26n0001.xml.gz
     python tools/benchmark.py convert --scratch /big/disk
     python tools/benchmark.py sft --input medquad.jsonl --tokenizer-model tokenizer/
@@ -18,9 +17,8 @@
     python tools/benchmark.py extraction --data benchmarks --json
     python tools/benchmark.py evaluate --checkpoint runs/my_run --hf export --data benchmarks
 
-layers: layers at the 70B model's widths, forward and backward, in every way that they can be
-computed here, beside transformers'; shares of the data sheet's peak and of a product that is
-measured first.
+layers: layers at the 70B model's widths, forward and backward, in every way that this machine can,
+beside transformers'; shares of the data sheet's peak and of a product that is measured first.
 train: a training step beside the loop that people would write with transformers, in turns, in one
 process or --processes; the figure is the ratio of median step times.
 encode: text to a finished .bin and .idx beside Megatron-LM's two scripts, datatrove's Megatron
@@ -108,15 +106,14 @@ def read_with_model(
 def measure(args: dict[str, Any], as_json: bool, names: str, show: str = "") -> None:
     """Runs a benchmark and prints its report.
 
-    names: `module:Options:function` in `recipes`. show: `module:table`, that module's own if empty.
+    names: `module:Options:function` in `recipes`. show: module of its table; its own if empty.
     """
     module, options, function = names.split(":")
     recipe = importlib.import_module(f"megatron_biollm.recipes.{module}")
     report = getattr(recipe, function)(getattr(recipe, options)(**args))
-    where, _, table = (show or f"{module}:table").partition(":")
-    shown = importlib.import_module(f"megatron_biollm.recipes.{where}")
     if report.get("rank", 0) == 0:
-        tell(report, as_json, getattr(shown, table))
+        shown = importlib.import_module(f"megatron_biollm.recipes.{show or module}")
+        tell(report, as_json, shown.table)
 
 
 def tell(report: dict[str, Any], as_json: bool, table: Callable[[dict[str, Any]], str]) -> None:
@@ -147,9 +144,7 @@ def layers(parser: argparse.ArgumentParser) -> None:
     add_sides(parser)
     args, as_json = read_with_model(parser, "preset=70b")
     args.pop("peer_states")
-    measure(
-        args, as_json, "layers_benchmark:LayersBenchmark:benchmark_layers", "speed_tables:table"
-    )
+    measure(args, as_json, "layers_benchmark:LayersBenchmark:benchmark_layers", "speed_tables")
 
 
 def train(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +155,7 @@ def train(parser: argparse.ArgumentParser) -> None:
         help="transformers, torchtitan [transformers]")  # fmt: skip
     add("--processes", type=int, default=1, help="of each side, which share the micro-batches [1]")
     args, as_json = read_with_model(parser, with_layout=True)
-    measure(args, as_json, "benchmark:TrainBenchmark:benchmark_training", "speed_tables:table")
+    measure(args, as_json, "benchmark:TrainBenchmark:benchmark_training", "speed_tables")
 
 
 def add_sides(parser: argparse.ArgumentParser) -> None:
@@ -271,10 +266,7 @@ def data(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=3, help="processes of each side that open [3]")
     add("--scratch", help="folder for the corpora, which are removed [the system's]")
     args, as_json = read(parser)
-    from megatron_biollm.recipes.data_benchmark import DataBenchmark, benchmark_data
-    from megatron_biollm.recipes.data_report import table
-
-    tell(benchmark_data(DataBenchmark(**args)), as_json, table)
+    measure(args, as_json, "data_benchmark:DataBenchmark:benchmark_data", "data_report")
 
 
 def dpo(parser: argparse.ArgumentParser) -> None:
@@ -310,20 +302,9 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = (
-    layers,
-    train,
-    suite,
-    sft,
-    encode,
-    corpus,
-    convert,
-    checkpoint,
-    startup,
-    data,
-    dpo,
-    extraction,
-    evaluate,
-)
+    layers, train, suite, sft, encode, corpus, convert, checkpoint, startup,
+    data, dpo, extraction, evaluate,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(run_tool(main))

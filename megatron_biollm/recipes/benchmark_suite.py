@@ -39,7 +39,7 @@ class SuiteOptions:
             the system's temporary files for a rehearsal.
         device: cpu, cuda or auto.
         tiny: a rehearsal with small sizes, on any device.
-        again: measure rows anew that are there already.
+        again: measure rows anew that are there already, as a rehearsal always does.
         only: names of rows; all if empty.
         budget_s: seconds for everything; a row that may not fit is left for the next run.
 
@@ -131,7 +131,8 @@ def _is_done(report: dict[str, Any], options: SuiteOptions, device: Device) -> b
     """Whether a report need not be made anew: it is this hardware's, and has its first figure."""
     here = _machine(report["suite"]["hardware"]) == _machine(device.name())
     found = figures(report)
-    return not options.again and here and (not found or found[0]["value"] is not None)
+    again = options.again or options.tiny
+    return not again and here and (not found or found[0]["value"] is not None)
 
 
 def _absent(entry: Entry, options: SuiteOptions, device: Device) -> str:
