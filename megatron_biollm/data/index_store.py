@@ -35,6 +35,7 @@ class IndexStore:
         self.folder = folder
         self._packs: dict[str, Pack] = {}
         self._places: dict[str, str] = {}
+        self._seen: set[str] = set()
 
     def find(self, key: EpochKey, older: Optional[Path] = None) -> Optional[EpochIndex]:
         """The index of an epoch, mapped into memory; None if it was not built.
@@ -46,10 +47,10 @@ class IndexStore:
         """
         name = key.name
         if name not in self._places:
+            if (index := load_index(older or self.folder, key)) is not None:
+                return index
             self._look()
-        if name in self._places:
-            return self._packs[self._places[name]].index(name)
-        return load_index(older or self.folder, key)
+        return self._packs[self._places[name]].index(name) if name in self._places else None
 
     def place(self, key: EpochKey, older: Optional[Path] = None) -> Path:
         """The folder of an index that is there; older: as in `find`."""
@@ -87,14 +88,15 @@ class IndexStore:
         """Takes note of folders that have appeared."""
         if not self.folder.is_dir():
             return
-        for folder in self.folder.glob("epoch*"):
-            if folder.name not in self._packs and (folder / _CONTENTS).is_file():
-                pack = self._packs[folder.name] = Pack(folder)
-                self._places |= dict.fromkeys(pack.bounds, folder.name)
+        for name in {path.name for path in self.folder.glob("epoch*")} - self._seen:
+            self._seen.add(name)
+            if (self.folder / name / _CONTENTS).is_file():
+                self._packs[name] = Pack(self.folder / name)
+                self._places |= dict.fromkeys(self._packs[name].bounds, name)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open files: a worker process opens its own."""
-        return {**self.__dict__, "_packs": {}, "_places": {}}
+        return {**self.__dict__, "_packs": {}, "_places": {}, "_seen": set()}
 
 
 class Pack:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from megatron_biollm.launch.findings import FAIL, PASS, WARN, Finding
 
-# DataLoader workers hand batches over through shared memory.
+# NCCL joins the GPUs of a machine through files of shared memory; a corpus takes three open files.
 SHM_BYTES = 1 << 30
 OPEN_FILES = 4096
 # Heartbeats and file times of machines are compared.
@@ -120,10 +120,7 @@ def _limits(facts: Sequence[HostFacts]) -> Finding:
     shm, files = min(f.shm_bytes for f in facts), min(f.open_files for f in facts)
     text = f"{shm / 1e9:.1f} GB of shared memory free, {files} open files"
     odd = [f for f in facts if f.shm_bytes < SHM_BYTES or f.open_files < OPEN_FILES]
-    remedy = (
-        f"shared memory of 1 GB or more (in a container --shm-size), ulimit -n {OPEN_FILES}; or "
-        "data.num_workers=0"
-    )
+    remedy = f"shared memory of 1 GB or more (in a container --shm-size), ulimit -n {OPEN_FILES}"
     return Finding("limits", WARN if odd else PASS, text, remedy, _hosts(odd))
 
 
