@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 
 from megatron_biollm.config import UserError
+from megatron_biollm.imports import quick_imports
 from megatron_biollm.log import run_tool
 
 
@@ -34,8 +35,9 @@ def main() -> None:
     prompts = read_prompts(arguments) if speaks else []
     sampling = sampling_arguments(arguments)
     # Seconds of imports, not for --help or a slip on the command line.
-    from megatron_biollm.generation.sampling import SamplingOptions
-    from megatron_biollm.recipes.generate import generate
+    with quick_imports():
+        from megatron_biollm.generation.sampling import SamplingOptions
+        from megatron_biollm.recipes.generate import generate
 
     streams = not arguments.no_stream and not arguments.json
     single = len(prompts) * arguments.num_samples == 1

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from megatron_biollm.atomic import whole_file
 from megatron_biollm.config import UserError
+from megatron_biollm.imports import quick_imports
 from megatron_biollm.log import run_tool
 
 
@@ -41,8 +42,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.samples < 1 or not (args.pairs or args.best):
         raise UserError("give --samples of 1 or more, and --pairs or --best (or both) to write")
-    from megatron_biollm.generation.sampling import SamplingOptions
-    from megatron_biollm.recipes.sample_preferences import judge_samples, read_prompts
+    with quick_imports():
+        from megatron_biollm.generation.sampling import SamplingOptions
+        from megatron_biollm.recipes.sample_preferences import judge_samples, read_prompts
 
     options = SamplingOptions(
         max_new_tokens=args.max_new_tokens,

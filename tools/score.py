@@ -19,6 +19,7 @@ from pathlib import Path
 
 from megatron_biollm.finetune.conversations import read_conversations
 from megatron_biollm.finetune.preferences import read_pairs
+from megatron_biollm.imports import quick_imports
 from megatron_biollm.log import run_tool
 
 
@@ -40,7 +41,8 @@ def main() -> int:
     read = [] if args.pairs else list(read_conversations(args.input))
     conversations = [one.messages for one in read]
     conversations += [[*pair.prompt, *answer] for pair in pairs for answer in pair.answers]
-    from megatron_biollm.recipes.score import rank_pairs, score  # seconds of imports
+    with quick_imports():
+        from megatron_biollm.recipes.score import rank_pairs, score  # seconds of imports
 
     options = (args.device, args.overrides, args.micro_batch_size)
     scores = score(args.checkpoint, conversations, *options)
