@@ -253,7 +253,8 @@ def startup(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=5, help="launches of each side [5]")
     add("--scratch", help="folder for data and runs, which are removed [the system's]")
     args, as_json = read_with_model(parser, "preset=tiny", "vocab_size=2000")
-    measure(args, as_json, "startup_benchmark:StartupBenchmark:benchmark_startup")
+    names = "startup_benchmark:StartupBenchmark:benchmark_startup"
+    measure(args, as_json, names, "startup_tables:table")
 
 
 def data(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,8 @@ from megatron_biollm.recipes.startup_benchmark import (
     DEFERRED,
     StartupBenchmark,
     benchmark_startup,
-    table,
 )
+from megatron_biollm.recipes.startup_tables import table
 from tests.integration.recipe import write_inputs
 
 ROOT = Path(__file__).parents[2]
