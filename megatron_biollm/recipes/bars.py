@@ -43,11 +43,14 @@ def most(name: str, value: Optional[float], bar: float) -> Bar:
 
 
 def bars_table(rows: list[dict[str, Any]]) -> str:
-    """Bars as Markdown; what was not measured stays empty."""
-    lines = ["| figure | measured | bar | met |", "|---|---:|---:|---|"]
+    """Bars as Markdown; what was not measured stays empty. `benchmark` of a row says where its
+    figure is from, where there are several."""
+    first, rule = ("| benchmark ", "|---") if any("benchmark" in row for row in rows) else ("", "")
+    lines = [f"{first}| figure | measured | bar | met |", f"{rule}|---|---:|---:|---|"]
     for row in rows:
         sign = "≥" if row.get("at_least", True) else "≤"
         value = "" if row["value"] is None else f"{row['value']:.3g}"
         met = {None: "", True: "yes", False: "no"}[row["met"]]
-        lines.append(f"| {row['name']} | {value} | {sign} {row['bar']:.3g} | {met} |")
+        of = f"| {row['benchmark']} " if first else ""
+        lines.append(f"{of}| {row['name']} | {value} | {sign} {row['bar']:.3g} | {met} |")
     return "\n".join(lines)

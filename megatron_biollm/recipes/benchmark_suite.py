@@ -235,7 +235,7 @@ def _summary(rows: list[Row]) -> str:
     bars = []
     for row in (row for row in rows if row.entry.judged):
         shown = [bar.row() for bar in row.entry.bars] if row.report is None else figures(row.report)
-        bars += [bar | {"name": f"{row.entry.title}: {bar['name']}"} for bar in shown]
+        bars += [bar | {"benchmark": row.entry.name} for bar in shown]
     return "## Figures and their bars\n\n" + bars_table(bars) if bars else ""
 
 
