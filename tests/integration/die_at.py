@@ -60,15 +60,15 @@ def die_writing() -> None:
 
 def die_digesting() -> None:
     """A writer has filled its files, the marker is not written."""
-    from megatron_biollm.checkpoint import verify
+    from megatron_biollm.checkpoint.digesting import DigestingFile
 
     rank = os.getpid()
 
-    def digest_files(*args: Any) -> None:
+    def digest(file: DigestingFile) -> None:
         os.kill(rank, signal.SIGKILL)
         die()
 
-    verify.digest_files = digest_files
+    DigestingFile.digest = digest
 
 
 def die_marked() -> None:
