@@ -141,6 +141,7 @@ def _job(options: DataBenchmark, prefixes: list[str], cache: Path) -> Job:
 
 def _run(folder: Path, side: str, what: str, job: Job) -> dict[str, float]:
     command = ["megatron_biollm.recipes.data_opening", side, what, job.write(folder / "job.json")]
+    os.sync()  # ours has its index on disk, and would wait for what others have still to write
     return run_process(command)
 
 
