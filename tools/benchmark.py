@@ -242,7 +242,7 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     add("--scratch", help="folder to save into, which is emptied again [the system's]")
     args, as_json = read_with_model(parser)
     names = "checkpoint_benchmark:CheckpointBenchmark:benchmark_checkpoints"
-    measure(args, as_json, names, "checkpoint_tables:table")
+    measure(args, as_json, names, "checkpoint_tables")
 
 
 def startup(parser: argparse.ArgumentParser) -> None:
@@ -254,7 +254,7 @@ def startup(parser: argparse.ArgumentParser) -> None:
     add("--scratch", help="folder for data and runs, which are removed [the system's]")
     args, as_json = read_with_model(parser, "preset=tiny", "vocab_size=2000")
     names = "startup_benchmark:StartupBenchmark:benchmark_startup"
-    measure(args, as_json, names, "startup_tables:table")
+    measure(args, as_json, names, "startup_tables")
 
 
 def data(parser: argparse.ArgumentParser) -> None:

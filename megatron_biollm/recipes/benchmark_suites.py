@@ -139,7 +139,7 @@ SUITES: dict[str, tuple[Entry, ...]] = {
             "from launch to the first step",
             ("startup",),
             ("startup", "--processes", "1", "--repeats", "1"),
-            "megatron_biollm.recipes.startup_benchmark:table",
+            "megatron_biollm.recipes.startup_tables:table",
             expected_s=600,
         ),
         Entry(
@@ -147,7 +147,7 @@ SUITES: dict[str, tuple[Entry, ...]] = {
             "checkpoints beside the disk",
             ("checkpoint", *MODEL_OF_62M),
             ("checkpoint", "--repeats", "1", *SMALL),
-            "megatron_biollm.recipes.checkpoint_benchmark:table",
+            "megatron_biollm.recipes.checkpoint_tables:table",
             expected_s=300,
             devices=False,
         ),

@@ -1,3 +1,4 @@
+import importlib
 import json
 from dataclasses import replace
 
@@ -149,3 +150,9 @@ def test_a_report_without_bars_gives_those_rows_that_have_one():
 def test_a_table_that_this_version_lacks_is_left_out():
     entry = replace(SUITES["cpu"][0], shows="megatron_biollm.recipes.nothing:table")
     assert benchmark_suite._shown(Row(entry, {"rows": []})) == ""
+
+
+@pytest.mark.parametrize("entry", [one for suite in SUITES.values() for one in suite])
+def test_every_report_has_its_table(entry):
+    module, _, name = entry.shows.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
