@@ -63,8 +63,8 @@ CORE_FILES = {
     "checkpoint/sharded.py",
     "checkpoint/writer.py",
     "generation/forward.py",
-    "recipes/data_peer.py",
-    "recipes/startup_peer.py",
+    "recipes/benchmarks/data_peer.py",
+    "recipes/benchmarks/startup_peer.py",
 }
 
 OPTIONAL_KERNELS = {"transformer_engine", "flash_attn", "apex"}

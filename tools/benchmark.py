@@ -106,13 +106,13 @@ def read_with_model(
 def measure(args: dict[str, Any], as_json: bool, names: str, show: str = "") -> None:
     """Runs a benchmark and prints its report.
 
-    names: `module:Options:function` in `recipes`. show: module of its table; its own if empty.
+    names: `module:Options:function` in `recipes.benchmarks`. show: module of its table, if another.
     """
     module, options, function = names.split(":")
-    recipe = importlib.import_module(f"megatron_biollm.recipes.{module}")
+    recipe = importlib.import_module(f"megatron_biollm.recipes.benchmarks.{module}")
     report = getattr(recipe, function)(getattr(recipe, options)(**args))
     if report.get("rank", 0) == 0:
-        shown = importlib.import_module(f"megatron_biollm.recipes.{show or module}")
+        shown = importlib.import_module(f"megatron_biollm.recipes.benchmarks.{show or module}")
         tell(report, as_json, shown.table)
 
 
@@ -144,7 +144,7 @@ def layers(parser: argparse.ArgumentParser) -> None:
     add_sides(parser)
     args, as_json = read_with_model(parser, "preset=70b")
     args.pop("peer_states")
-    measure(args, as_json, "layers_benchmark:LayersBenchmark:benchmark_layers", "speed_tables")
+    measure(args, as_json, "layers:LayersBenchmark:benchmark_layers", "speed_tables")
 
 
 def train(parser: argparse.ArgumentParser) -> None:
@@ -155,7 +155,7 @@ def train(parser: argparse.ArgumentParser) -> None:
         help="transformers, torchtitan [transformers]")  # fmt: skip
     add("--processes", type=int, default=1, help="of each side, which share the micro-batches [1]")
     args, as_json = read_with_model(parser, with_layout=True)
-    measure(args, as_json, "benchmark:TrainBenchmark:benchmark_training", "speed_tables")
+    measure(args, as_json, "train:TrainBenchmark:benchmark_training", "speed_tables")
 
 
 def add_sides(parser: argparse.ArgumentParser) -> None:
@@ -179,7 +179,7 @@ def suite(parser: argparse.ArgumentParser) -> None:
     add("--only", nargs="+", default=(), metavar="ROW", help="names of rows [all]")
     add("--budget-s", type=float, help="seconds; what may not fit is left for the next run")
     args, as_json = read(parser)
-    from megatron_biollm.recipes.benchmark_suite import SuiteOptions, run_suite
+    from megatron_biollm.recipes.benchmarks.suite import SuiteOptions, run_suite
 
     page, rows = run_suite(SuiteOptions(**args | {"only": tuple(args["only"])}), Path(__file__))
     filled = {row.entry.name: row.reason or "filled" for row in rows}
@@ -192,7 +192,7 @@ def sft(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer-model", required=True, help="tokenizer folder or SentencePiece .model file")
     add_batches(parser, micro_batch_size=1, num_microbatches=8)
     args, as_json = read_with_model(parser)
-    measure(args, as_json, "sft_benchmark:SftBenchmark:benchmark_sft")
+    measure(args, as_json, "sft:SftBenchmark:benchmark_sft")
 
 
 def encode(parser: argparse.ArgumentParser) -> None:
@@ -207,7 +207,7 @@ def encode(parser: argparse.ArgumentParser) -> None:
     add("--peers", nargs="+", default=[], help="only these sides, as the table names them")
     add("--scratch", help="folder for text and outputs, which are removed [the system's]")
     args, as_json = read(parser)
-    measure(args, as_json, "encode_benchmark:EncodeBenchmark:benchmark_encoding")
+    measure(args, as_json, "encode:EncodeBenchmark:benchmark_encoding")
 
 
 def corpus(parser: argparse.ArgumentParser) -> None:
@@ -216,7 +216,7 @@ def corpus(parser: argparse.ArgumentParser) -> None:
     add("--megabytes", type=int, default=100, help="of bytes and of text, repeated up to it [100]")
     add("--repeats", type=int, default=3, help="of each measurement [3]")
     args, as_json = read(parser)
-    measure(args, as_json, "corpus_benchmark:CorpusBenchmark:benchmark_corpus")
+    measure(args, as_json, "corpus:CorpusBenchmark:benchmark_corpus")
 
 
 def convert(parser: argparse.ArgumentParser) -> None:
@@ -231,7 +231,7 @@ def convert(parser: argparse.ArgumentParser) -> None:
     add("--warm", action="store_true", help="leave the input in memory before each run")
     add("--scratch", help="folder for slice and outputs, which are removed [the system's]")
     args, as_json = read_with_model(parser, "preset=70b", "vocab_size=34000")
-    measure(args, as_json, "convert_benchmark:ConvertBenchmark:benchmark_conversion")
+    measure(args, as_json, "convert:ConvertBenchmark:benchmark_conversion")
 
 
 def checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -241,7 +241,7 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     add("--bf16", action="store_true", help="bf16 weights with fp32 master weights")
     add("--scratch", help="folder to save into, which is emptied again [the system's]")
     args, as_json = read_with_model(parser)
-    names = "checkpoint_benchmark:CheckpointBenchmark:benchmark_checkpoints"
+    names = "checkpoint:CheckpointBenchmark:benchmark_checkpoints"
     measure(args, as_json, names, "checkpoint_tables")
 
 
@@ -253,7 +253,7 @@ def startup(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=5, help="launches of each side [5]")
     add("--scratch", help="folder for data and runs, which are removed [the system's]")
     args, as_json = read_with_model(parser, "preset=tiny", "vocab_size=2000")
-    names = "startup_benchmark:StartupBenchmark:benchmark_startup"
+    names = "startup:StartupBenchmark:benchmark_startup"
     measure(args, as_json, names, "startup_tables")
 
 
@@ -267,21 +267,21 @@ def data(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=3, help="processes of each side that open [3]")
     add("--scratch", help="folder for the corpora, which are removed [the system's]")
     args, as_json = read(parser)
-    measure(args, as_json, "data_benchmark:DataBenchmark:benchmark_data", "data_report")
+    measure(args, as_json, "data:DataBenchmark:benchmark_data", "data_report")
 
 
 def dpo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=4, help="of a step [4]")
     add_steps(parser)
     args, as_json = read_with_model(parser)
-    measure(args, as_json, "dpo_benchmark:DpoBenchmark:benchmark_dpo")
+    measure(args, as_json, "dpo:DpoBenchmark:benchmark_dpo")
 
 
 def extraction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the benchmarks")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of the timed scorers [3]")
     args, as_json = read(parser)
-    from megatron_biollm.recipes.extraction_benchmark import benchmark_extraction, table
+    from megatron_biollm.recipes.benchmarks.extraction import benchmark_extraction, table
 
     tell(benchmark_extraction(**args), as_json, table)
 
@@ -299,7 +299,7 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add_steps(parser, repeats=5, what="rounds")
     args, as_json = read(parser)
-    measure(args, as_json, "evaluate_benchmark:EvaluateBenchmark:benchmark_evaluation")
+    measure(args, as_json, "evaluate:EvaluateBenchmark:benchmark_evaluation")
 
 
 COMMANDS = (

@@ -15,8 +15,8 @@ from megatron_biollm.conversion.hf_config import read_hf_config, sizes_from_hf
 from megatron_biollm.conversion.names import stacked, weights
 from megatron_biollm.conversion.safetensors_stream import ShardedReader
 from megatron_biollm.parallel.layout import ParallelConfig
+from megatron_biollm.recipes.benchmarks.convert import require_equal
 from megatron_biollm.recipes.convert import ConversionConfig, export_to_hf, import_from_hf
-from megatron_biollm.recipes.convert_benchmark import require_equal
 from megatron_biollm.recipes.convert_slice import write_slice
 
 TP, PP = "tensor_model_parallel_size", "pipeline_model_parallel_size"

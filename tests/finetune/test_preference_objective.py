@@ -148,7 +148,7 @@ def at_the_reference(micro_batch_size):
 @pytest.mark.parametrize("name", ["sigmoid", "robust", "ipo", "sigmoid_norm"])
 def test_the_step_s_gradient_is_trl_s_on_the_same_weights(world, plain, name, tmp_path):
     pytest.importorskip("trl", reason="parity with TRL needs trl, of the dev extra")
-    from megatron_biollm.recipes.dpo_benchmark import as_collated, peer_trainer, quiet
+    from megatron_biollm.recipes.benchmarks.dpo import as_collated, peer_trainer, quiet
 
     options = {"label_smoothing": 0.2} if name == "robust" else {}
     run = PreferenceRun({"loss_type": name, "beta": 0.5, **options}, WHOLE, 2)

@@ -9,7 +9,7 @@ SOURCE = (ROOT / "tools" / "benchmark.py").read_text(encoding="utf-8")
 
 
 def recipe(name):
-    return importlib.import_module(f"megatron_biollm.recipes.{name}")
+    return importlib.import_module(f"megatron_biollm.recipes.benchmarks.{name}")
 
 
 def test_what_the_commands_measure_is_there():
