@@ -21,6 +21,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.model.lora import merge_adapters
 from megatron_biollm.model.lora_config import LoraConfig, is_adapter
 from megatron_biollm.parallel.parallelize import ParallelModel
+from megatron_biollm.training.optimizer import GroupStepAdamW
 
 
 def load_weights(folder: Path, model: ParallelModel, optional: tuple[str, ...] = ()) -> None:
@@ -83,8 +84,7 @@ def load_everything(folder: Path, model: ParallelModel, optimizer: MegatronOptim
         UserError: a tensor is absent or has another shape, or adapters are not the model's.
     """
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
-        if hasattr(part, "_init_optimizer_states_with_dummy_values"):
-            part._init_optimizer_states_with_dummy_values()
+        _create_states(part)
     _check_same_adapters(folder, model)
     with _holding_what_is_needed(folder):
         content = content_to_load(model, optimizer, read_format(folder).kind)
@@ -92,6 +92,16 @@ def load_everything(folder: Path, model: ParallelModel, optimizer: MegatronOptim
         _take_weights(model, loaded)
         with torch.no_grad():  # core forgets it for fast ones
             optimizer.load_state_dict(loaded["optimizer"])
+
+
+def _create_states(optimizer: MegatronOptimizer) -> None:
+    """What the distributed optimizer loads into; the plain one makes its own."""
+    if not hasattr(optimizer, "_init_optimizer_states_with_dummy_values"):
+        return
+    if isinstance(optimizer.optimizer, GroupStepAdamW):
+        optimizer.optimizer.create_states()
+    else:  # core makes a step upon gradients of zero
+        optimizer._init_optimizer_states_with_dummy_values()
 
 
 def _check_same_adapters(folder: Path, model: ParallelModel) -> None:

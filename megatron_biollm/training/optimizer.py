@@ -62,6 +62,13 @@ class GroupStepAdamW(torch.optim.Optimizer):
             if params:
                 self._update(group, params, done)
 
+    def create_states(self) -> None:
+        """Moments of zero and a step count for every parameter, for a checkpoint to overwrite."""
+        for group in self.param_groups:
+            group.setdefault("step", 0)
+            for param in group["params"]:
+                self._state(param)
+
     def _update(self, group: dict[str, Any], params: list[torch.Tensor], done: int) -> None:
         states = [self._state(p) for p in params]
         device = params[0].device
