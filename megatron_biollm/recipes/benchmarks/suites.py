@@ -110,7 +110,7 @@ INTRODUCTIONS = {
         "transformer-engine; what is absent is a row with its reason."
     ),
     "around": "What surrounds the step: data, start-up, checkpoints.",
-    "cpu": "The quickstart's model on the CPU, each process with one thread.",
+    "cpu": "The quickstart's model, and a larger one, on the CPU, each process with one thread.",
 }
 
 SUITES: dict[str, tuple[Entry, ...]] = {
@@ -127,7 +127,8 @@ SUITES: dict[str, tuple[Entry, ...]] = {
         Entry(
             "around_data",
             "loading a rank's batches, and opening 1,000 shards with 30 million documents",
-            ("data", "--shards", "1000", "--documents", "30000000", "--megatokens", "800"),
+            ("data", "--shards", "1000", "--documents", "30000000", "--megatokens", "400",
+             "--workers", "0", "2"),
             ("data", "--shards", "2", "--documents", "4000", "--megatokens", "4", "--steps", "2",
              "--workers", "0", "--repeats", "1"),
             "megatron_biollm.recipes.benchmarks.data_report:table",
@@ -137,7 +138,7 @@ SUITES: dict[str, tuple[Entry, ...]] = {
         Entry(
             "around_startup",
             "from launch to the first step",
-            ("startup",),
+            ("startup", "--repeats", "3"),
             ("startup", "--processes", "1", "--repeats", "1"),
             "megatron_biollm.recipes.benchmarks.startup_tables:table",
             expected_s=600,
@@ -163,6 +164,17 @@ SUITES: dict[str, tuple[Entry, ...]] = {
         _tiny_model(
             1, "--compile-peer", "on", name="cpu_train_tiny_compiled",
             title="the same in 1 process, beside a compiled peer",
+        ),
+        Entry(
+            "cpu_train_62m",
+            "62 million parameters in 1 process of a core",
+            ("train", "--micro-batch-size", "4", "--num-microbatches", "2", "--processes", "1",
+             "--repeats", "5",
+             *MODEL_OF_62M),
+            ("train", "--num-microbatches", "2", "--repeats", "1", *SMALL),
+            SPEED,
+            expected_s=180,
+            bars=tuple(training_bars([], "cpu", ["transformers"])),
         ),
     ),
 }  # fmt: skip
