@@ -29,9 +29,9 @@ from megatron_biollm.recipes.benchmarks.layer_sides import (
     predict_layers,
 )
 from megatron_biollm.recipes.benchmarks.predicted_memory import Prediction
-from megatron_biollm.recipes.benchmarks.sides import Outcome, Side, Turns, side_row, take_turns
-from megatron_biollm.recipes.benchmarks.timed_training import OURS, TimedSteps, measured_on
-from megatron_biollm.recipes.benchmarks.train import shares
+from megatron_biollm.recipes.benchmarks.sides import Outcome, Side, Turns, take_turns
+from megatron_biollm.recipes.benchmarks.timed_training import OURS, TimedSteps
+from megatron_biollm.recipes.benchmarks.train import peer_kinds, speed_report
 
 FORMULA = "6·L·(2h² + 2hgd + 3hf) + 6·L·h·s (layers alone)"
 
@@ -117,9 +117,8 @@ def _sides(options: LayersBenchmark, device: Device) -> list[Side]:
     with device.core_context():
         groups = create_process_groups(ParallelConfig())
     sides = [our_side(model, variant, passes, device, groups) for variant in options.chosen()]
-    sides.append(peer_side(model, passes, device, compiled=False))
-    if options.compile_peer == "on" or (options.compile_peer == "auto" and device.kind == "cuda"):
-        sides.append(peer_side(model, passes, device, compiled=True))
+    for compiled in peer_kinds(options.compile_peer, device):
+        sides.append(peer_side(model, passes, device, compiled=compiled))
     return sides
 
 
@@ -131,23 +130,11 @@ def _report(
     outcomes: dict[str, Outcome],
 ) -> dict[str, Any]:
     flops = layers_flops(options.model)
-    peak, source = device.peak_tflops(options.bf16)
-    rows = [side_row(one, outcomes[one.name], options.tokens_per_step, flops) for one in sides]
-    for row in rows:
-        row |= shares(row["tflops"], peak, ceilings["matrix_tflops"])
+    report = speed_report(options, device, ceilings, sides, outcomes, flops, FORMULA)
+    rows = report["rows"]
     for row, variant in zip(rows, options.chosen(), strict=False):
         row |= _prediction(options, variant, device, row).row(row["peak_memory_bytes"])
-    return {
-        "rows": rows,
-        "bars": [bar.row() for bar in layer_bars(rows, device.kind)],
-        "ceilings": ceilings,
-        "peak_tflops": peak,
-        "peak_source": source,
-        "flops_per_token": flops,
-        "flops_formula": FORMULA,
-        "profiles": {name: one.profile for name, one in outcomes.items() if one.profile},
-        **measured_on(options, device),
-    }
+    return report | {"bars": [bar.row() for bar in layer_bars(rows, device.kind)]}
 
 
 def _prediction(

@@ -131,12 +131,17 @@ def _sides(options: TrainBenchmark, device: Device) -> list[Side]:
 def _transformers_sides(
     options: TrainBenchmark, device: Device, batches: list[Batch]
 ) -> list[Side]:
-    compiles = {"on": True, "off": False, "auto": device.kind == "cuda"}[options.compile_peer]
     return [
         transformers_side(options.model, device, state, batches, compiled)
         for state in (options.peer_states if options.bf16 else ("fp32",))
-        for compiled in ((False, True) if compiles else (False,))
+        for compiled in peer_kinds(options.compile_peer, device)
     ]
+
+
+def peer_kinds(compile_peer: str, device: Device) -> tuple[bool, ...]:
+    """Whether a peer is compiled, for each of its sides: as it is always, compiled as asked for."""
+    asked = {"on": True, "off": False, "auto": device.kind == "cuda"}[compile_peer]
+    return (False, True) if asked else (False,)
 
 
 def _report(
@@ -146,21 +151,44 @@ def _report(
     sides: list[Side],
     outcomes: dict[str, Outcome],
 ) -> dict[str, Any]:
-    flops = flops_per_token(options.model) / options.processes
+    flops = flops_per_token(options.model)
+    measured = (options, device, ceilings, sides, outcomes)
+    report = speed_report(*measured, flops, FORMULA, options.processes)
+    rows = report["rows"]
+    rows[0] |= _prediction(options, device).row(rows[0]["peak_memory_bytes"])
+    bars = training_bars(rows, device.kind, options.peers)
+    return report | {
+        "ratios": {peer: _best_ratio(rows, peer) for peer in options.peers},
+        "bars": [bar.row() for bar in bars],
+    }
+
+
+def speed_report(
+    options: Any,
+    device: Device,
+    ceilings: dict[str, Any],
+    sides: list[Side],
+    outcomes: dict[str, Outcome],
+    flops: float,
+    formula: str,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """What every report of steps says: a row for each side, the limits, and what they are made of.
+
+    flops: of a token, by `formula`. processes: that share them.
+    """
     peak, source = device.peak_tflops(options.bf16)
-    rows = [side_row(one, outcomes[one.name], options.tokens_per_step, flops) for one in sides]
+    tokens, each = options.tokens_per_step, flops / processes
+    rows = [side_row(side, outcomes[side.name], tokens, each) for side in sides]
     for row in rows:
         row |= shares(row["tflops"], peak, ceilings["matrix_tflops"])
-    rows[0] |= _prediction(options, device).row(rows[0]["peak_memory_bytes"])
     return {
         "rows": rows,
-        "ratios": {peer: _best_ratio(rows, peer) for peer in options.peers},
-        "bars": [bar.row() for bar in training_bars(rows, device.kind, options.peers)],
         "ceilings": ceilings,
         "peak_tflops": peak,
         "peak_source": source,
-        "flops_per_token": flops_per_token(options.model),
-        "flops_formula": FORMULA,
+        "flops_per_token": flops,
+        "flops_formula": formula,
         "profiles": {name: one.profile for name, one in outcomes.items() if one.profile},
         **measured_on(options, device),
     }
