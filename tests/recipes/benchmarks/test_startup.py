@@ -67,7 +67,7 @@ def test_no_launch_is_no_measurement():
 
 @pytest.mark.slow
 def test_a_launch_of_every_side(tmp_path):
-    model = ModelConfig(preset="tiny", vocab_size=500)
+    model = ModelConfig(preset="tiny", vocab_size=600)
     report = benchmark_startup(
         StartupBenchmark(model=model, repeats=1, processes=[1, 2], scratch=str(tmp_path))
     )
