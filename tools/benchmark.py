@@ -54,6 +54,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from megatron_biollm.imports import quick_imports
 from megatron_biollm.log import run_tool
 
 
@@ -109,7 +110,8 @@ def measure(args: dict[str, Any], as_json: bool, names: str, show: str = "") -> 
     names: `module:Options:function` in `recipes.benchmarks`. show: module of its table, if another.
     """
     module, options, function = names.split(":")
-    recipe = importlib.import_module(f"megatron_biollm.recipes.benchmarks.{module}")
+    with quick_imports():  # as the tools that are measured do it
+        recipe = importlib.import_module(f"megatron_biollm.recipes.benchmarks.{module}")
     report = getattr(recipe, function)(getattr(recipe, options)(**args))
     if report.get("rank", 0) == 0:
         shown = importlib.import_module(f"megatron_biollm.recipes.benchmarks.{show or module}")

@@ -76,6 +76,8 @@ def find_payload(path: Path, start: int, length: int) -> Payload | None:
     """
     with path.open("rb") as file, zipfile.ZipFile(_Part(file, start, length)) as archive:
         entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        for entry in entries.values():  # which files written without a CRC-32 lack
+            entry.CRC = None
         described = _describe(archive.read(entries["data.pkl"]))
         values = entries.get("data/0")
         order = archive.read(entries["byteorder"]) if "byteorder" in entries else b"little"

@@ -72,7 +72,6 @@ def write_and_digest(
 
     with (
         mock.patch.object(filesystem_async, "open", create, create=True),
-        _without_crc32(),
         ThreadPoolExecutor(len(buckets)) as threads,
     ):
         told = list(threads.map(partial(_write_file, transforms), range(len(buckets)), buckets))
@@ -84,7 +83,10 @@ def write_and_digest(
 
 @contextlib.contextmanager
 def _without_crc32() -> Iterator[None]:
-    """torch sums up each tensor (CRC-32) as it archives it; the digest of the file says more."""
+    """torch sums up each tensor (CRC-32) as it archives it; the digest of the file says more.
+
+    Its switch is one of the thread that turns it.
+    """
     computed = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
@@ -99,7 +101,8 @@ def _write_file(transforms: list[Any], index: int, bucket: Bucket) -> list[Any] 
     at_work: queue.Queue = queue.Queue()
     at_work.put(index)
     write = filesystem_async.FileSystemWriterAsync.write_preloaded_data
-    write(transforms, index, bucket, answers, at_work, use_fsync=True)
+    with _without_crc32():
+        write(transforms, index, bucket, answers, at_work, use_fsync=True)
     return answers.get_nowait()[1]
 
 

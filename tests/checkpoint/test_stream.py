@@ -125,3 +125,18 @@ def test_files_take_as_many_pieces_as_fit():
 
     sizes = [[p.sizes[0] for p in file] for file in files_of([piece(n) for n in (1, 2, 9, 3)], 64)]
     assert sizes == [[1, 2], [9], [3]]
+
+
+@pytest.mark.parametrize("crc32", [True, False])
+def test_values_are_found_in_archives_with_and_without_crc32(tmp_path, values, crc32):
+    computed = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(crc32)
+    try:
+        torch.save(values, tmp_path / "file")
+    finally:
+        torch.serialization.set_crc32_options(computed)
+    path = tmp_path / "file"
+    payload = find_payload(path, 0, path.stat().st_size)
+    found = torch.empty(payload.shape, dtype=payload.dtype)
+    read_exactly(path, payload.offset, found)
+    assert torch.equal(found, values)
