@@ -1,9 +1,9 @@
 """What a rank puts into a checkpoint: weights and optimizer state, described without copies.
 
 Core's `fully_reshardable` optimizer state is gathered over the data-parallel group first, so that
-every rank holds the state of its whole model shard, and more in temporaries. Here each rank
-describes the part that it owns as boxes of the same tensors: the files are read by core as if it
-had written them, nothing is sent, and nothing is copied.
+every rank holds the state of its whole model shard, and more in temporaries; a load asks for as
+much again. Here each rank describes the part that it owns as boxes of the same tensors: the files
+are read by core as if it had written them, nothing is sent, and nothing is copied.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def sharding(kind: str) -> dict[str, Any]:
 
 
 def content_to_load(model: ParallelModel, optimizer: MegatronOptimizer, kind: str) -> dict:
-    """What core is to read of a checkpoint of format `kind`."""
+    """What core is to read of a checkpoint of format `kind`; inside `own_state`."""
     content = model_content(model)
     state = optimizer.sharded_state_dict(content, is_loading=True, metadata=sharding(kind))
     return {**content, "optimizer": state}
@@ -71,7 +71,7 @@ def content_to_save(model: ParallelModel, optimizer: MegatronOptimizer, kind: st
     """What core is to write: the live tensors themselves, or aliases of their memory."""
     model.bring_up_to_date()
     content = model_content(model)
-    with _without_gathering(optimizer):
+    with own_state(optimizer):
         state = optimizer.sharded_state_dict(content, is_loading=False, metadata=sharding(kind))
     content = {**content, "optimizer": state}
     apply_factories(content)
@@ -132,12 +132,18 @@ def _in_row(index: int, shape: tuple[int, ...], start: int, stop: int) -> Iterat
 
 
 @contextlib.contextmanager
-def _without_gathering(optimizer: MegatronOptimizer) -> Iterator[None]:
+def own_state(optimizer: MegatronOptimizer) -> Iterator[None]:
+    """Inside the `with`, core saves and loads reshardable optimizer state where it lies.
+
+    What is loaded is then in its place before core is given it (`optimizer.load_state_dict`).
+    """
     with ExitStack() as stack:
         for part in distributed_parts(optimizer):
             own = partial(_own_state, part)
             name = "sharded_param_state_fully_reshardable"
             stack.enter_context(mock.patch.object(part, name, own))
+            name = "load_parameter_state_from_fully_reshardable"
+            stack.enter_context(mock.patch.object(part, name))
         # Core collects garbage after gathering, for a tenth of a second and more.
         no_gc = SimpleNamespace(collect=lambda: 0)
         stack.enter_context(mock.patch.object(distrib_optimizer, "gc", no_gc))
@@ -154,6 +160,8 @@ def _own_state(
         for parameter, ranges in bucket["param_map"].items():
             own = ranges["param"]
             tensors = part._get_main_param_and_optimizer_states(parameter)
+            # What is loaded into a copy in fp32 would be lost.
+            assert not is_loading or all(tensors[n].dtype == torch.float32 for n in STATES)
             state[len(state)] = {
                 name: _own_boxes(described[parameter], name, tensors[name], own.start)
                 for name in STATES

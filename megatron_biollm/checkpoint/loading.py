@@ -1,4 +1,4 @@
-"""From a verified checkpoint into the model and the optimizer of this rank, in any layout."""
+"""From a checkpoint into the model and the optimizer of this rank, in any layout."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +12,16 @@ from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint import CheckpointException
 
 from megatron_biollm.checkpoint.adapters import describe, read_adapter, stored_lora, weight_key
-from megatron_biollm.checkpoint.content import chunk_names, content_to_load, model_content
+from megatron_biollm.checkpoint.content import (
+    chunk_names,
+    content_to_load,
+    model_content,
+    own_state,
+)
 from megatron_biollm.checkpoint.formats import read_format
 from megatron_biollm.checkpoint.reading import straight_into_tensors
 from megatron_biollm.checkpoint.stream import CheckpointReader
+from megatron_biollm.checkpoint.verify import BadCheckpoint
 from megatron_biollm.checkpoint.writer import reason
 from megatron_biollm.config import UserError
 from megatron_biollm.model.lora import merge_adapters
@@ -24,20 +30,28 @@ from megatron_biollm.parallel.parallelize import ParallelModel
 from megatron_biollm.training.optimizer import GroupStepAdamW
 
 
-def load_weights(folder: Path, model: ParallelModel, optional: tuple[str, ...] = ()) -> None:
-    """Loads the weights alone from a verified checkpoint into chunks of any layout.
+def load_weights(
+    folder: Path, model: ParallelModel, optional: tuple[str, ...] = (), verified: bool = True
+) -> None:
+    """Loads the weights alone from a checkpoint into chunks of any layout.
 
     Adapters in it are merged into the weights that they belong to. Those of the model itself keep
     their values: they begin anew, on top of what was loaded.
 
-    optional: beginnings of keys; such a weight keeps its value where the checkpoint lacks it.
+    Args:
+        folder: of one step.
+        model: to load into.
+        optional: beginnings of keys; such a weight keeps its value where the checkpoint lacks it.
+        verified: the files of tensors are known to be good; else they are verified as they are
+            read, by all ranks of the world together.
 
     Raises:
+        BadCheckpoint: on every rank, if a file turns out to be changed; the weights are worthless.
         UserError: a tensor is absent or has another shape.
     """
     stored = _keys(folder)
     lora = stored_lora(folder, stored)
-    with _holding_what_is_needed(folder):
+    with _holding_what_is_needed(folder), straight_into_tensors(None if verified else folder):
         content = model_content(model)
         lacking = _leave_out(
             content,
@@ -78,15 +92,19 @@ def _leave_out(content: dict[str, Any], unwanted: Callable[[str], bool]) -> bool
 
 
 def load_everything(folder: Path, model: ParallelModel, optimizer: MegatronOptimizer) -> None:
-    """Loads weights and optimizer state from a verified checkpoint that fits the layout.
+    """Loads weights and optimizer state from a checkpoint that fits the layout.
+
+    Its files of tensors are verified as they are read, by all ranks together.
 
     Raises:
+        BadCheckpoint: on every rank, if one of them turns out to be changed; what has been loaded
+            is worthless.
         UserError: a tensor is absent or has another shape, or adapters are not the model's.
     """
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         _create_states(part)
     _check_same_adapters(folder, model)
-    with _holding_what_is_needed(folder):
+    with _holding_what_is_needed(folder), straight_into_tensors(folder), own_state(optimizer):
         content = content_to_load(model, optimizer, read_format(folder).kind)
         loaded = dist_checkpointing.load(content, str(folder))
         _take_weights(model, loaded)
@@ -119,9 +137,13 @@ def _check_same_adapters(folder: Path, model: ParallelModel) -> None:
 def _holding_what_is_needed(folder: Path) -> Iterator[None]:
     """Explains what core says of a checkpoint that lacks a tensor, or has one of another shape."""
     try:
-        with straight_into_tensors():
-            yield
+        yield
+    except BadCheckpoint:
+        raise
     except (CheckpointingException, CheckpointException, KeyError, ValueError) as error:
+        for damage, _ in getattr(error, "failures", {}).values():  # of each rank that failed
+            if isinstance(damage, BadCheckpoint):
+                raise BadCheckpoint(str(damage)) from error
         raise UserError(
             f"{folder} does not hold what this run's model and optimizer need: {reason(error)}. "
             f"Compare its config.yaml with the run's (model.*, training.bf16, "

@@ -19,9 +19,9 @@ What is safe when loading a checkpoint from somebody else:
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 import torch
 from megatron.core.optimizer import MegatronOptimizer
@@ -54,6 +54,7 @@ from megatron_biollm.training.state import TrainState
 
 # Sidecars, common values and the padding of files, beside the tensors themselves.
 OVERHEAD_BYTES = 1_000_000
+T = TypeVar("T")
 logger = get_logger(__name__)
 
 
@@ -198,8 +199,7 @@ class Checkpointer:
             UserError: it has checkpoints and none can be used, or they are of another model.
         """
         self.store.remove_unfinished()
-        folder = self.store.newest_good(self.store.directory, self._fits)
-        return None if folder is None else self._go_on_from(folder)
+        return self.store.newest_usable(self.store.directory, self._fits, self._go_on_from)
 
     def newest_good_before(self, step: int) -> Optional[TrainState]:
         """State of the newest good checkpoint of `step` or older that this layout can load.
@@ -221,7 +221,9 @@ class Checkpointer:
         Raises:
             UserError: no good checkpoint there, or one of another model.
         """
-        return self._restore(self.find(path, with_optimizer), with_optimizer)
+        return self._use(
+            path, with_optimizer, partial(self._restore, with_optimizer=with_optimizer)
+        )
 
     def find(self, path: Path, with_optimizer: bool) -> Path:
         """The folder that `load_from` would take.
@@ -229,16 +231,22 @@ class Checkpointer:
         Raises:
             UserError: no good checkpoint there.
         """
+        return self._use(path, with_optimizer, self.store.check)
+
+    def _use(self, path: Path, with_optimizer: bool, use: Callable[[Path], T]) -> T:
+        """As `newest_usable`, of the checkpoints that are meant by `path`."""
         fits = self._fits if with_optimizer else lambda folder: True
         for directory in (path, path / "checkpoints"):
-            if (folder := self.store.newest_good(directory, fits)) is not None:
-                return folder
+            if (used := self.store.newest_usable(directory, fits, use)) is not None:
+                return used
         if not self.store.ranks.on_first(verify.is_checkpoint, path):
             raise UserError(
                 f"{path} holds no checkpoint; give a run, its checkpoints, or one step_XXXXXXXX"
             )
-        self._refuse_unusable(path, with_optimizer)
-        return path
+        self.store.check(path, values=False)
+        if not fits(path):
+            raise UserError(why_unfit(path))
+        return use(path)
 
     def take_weights(self, folder: Path) -> None:
         """Loads the weights alone from a folder that `find` gave.
@@ -246,13 +254,7 @@ class Checkpointer:
         Raises:
             UserError: it is of another model or tokenizer.
         """
-        self._restore(folder, with_optimizer=False)
-
-    def _refuse_unusable(self, folder: Path, with_optimizer: bool) -> None:
-        if (problem := self.store.problem(folder)) is not None:
-            raise UserError(problem)
-        if with_optimizer and not self._fits(folder):
-            raise UserError(why_unfit(folder))
+        self._restore(folder, with_optimizer=False, verified=True)
 
     def _fits(self, folder: Path) -> bool:
         """Whether this layout can load a good checkpoint; to be asked by all ranks."""
@@ -264,11 +266,11 @@ class Checkpointer:
         self.good = (state.step, read_format(folder))
         return state
 
-    def _restore(self, folder: Path, with_optimizer: bool) -> TrainState:
+    def _restore(self, folder: Path, with_optimizer: bool, verified: bool = False) -> TrainState:
         self.check_sidecars(folder)
         stored = json.loads((folder / STATE).read_text())
         if not with_optimizer or stored.get("weights_only", False):
-            load_weights(folder, self.model, self.new_weights)
+            load_weights(folder, self.model, self.new_weights, verified)
             self.optimizer.reload_model_params()
             logger.info("took the weights alone from %s", folder)
             return TrainState()

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
 import torch
 
@@ -25,6 +25,7 @@ from megatron_biollm.config import UserError
 from megatron_biollm.log import get_logger
 from megatron_biollm.training.state import TrainState
 
+T = TypeVar("T")
 logger = get_logger(__name__)
 
 
@@ -56,17 +57,20 @@ class CheckpointStore:
         self.commits = Committer(directory, config, self.ranks, write_sidecars, self.refused)
         self.has_forecast = train_iters is None
 
-    def newest_good(self, directory: Path, fits: Callable[[Path], bool]) -> Optional[Path]:
-        """The newest good checkpoint in `directory` that fits.
+    def newest_usable(
+        self, directory: Path, fits: Callable[[Path], bool], use: Callable[[Path], T]
+    ) -> Optional[T]:
+        """Uses the newest good checkpoint in `directory` that fits.
 
         Those that are bad or do not fit are named and passed over; they stay where they are.
 
         Args:
             directory: of many checkpoints.
             fits: whether a good one can be loaded; asked by all ranks at once.
+            use: takes a folder whose files are good, but for those of tensors, which it verifies.
 
         Returns:
-            Its folder, or None where there is no checkpoint at all.
+            What `use` does, or None where there is no checkpoint at all.
 
         Raises:
             UserError: there are checkpoints, and none can be used.
@@ -75,24 +79,29 @@ class CheckpointStore:
         unfit: list[Path] = []
         problems = []
         for folder in folders:
-            problem = self.problem(folder)
-            if problem is None and fits(folder):
-                self._say_lost_steps(unfit, folder)
-                return folder
-            problems.append(problem or why_unfit(folder))
-            if problem is None:
+            try:
+                self.check(folder, values=False)
+                if fits(folder):
+                    used = use(folder)
+                    self._say_lost_steps(unfit, folder)
+                    return used
                 unfit.append(folder)
-                continue
-            if self.ranks.is_first:
-                logger.warning("refused: %s", problem)
-            if directory == self.directory:
-                self.refused.add(verify.step_of(folder))
+                problems.append(why_unfit(folder))
+            except verify.BadCheckpoint as problem:
+                problems.append(str(problem))
+                self._refuse(folder, problem)
         if folders:
             raise UserError(
                 f"none of the {len(folders)} checkpoints in {directory} can be used, the newest: "
                 f"{problems[0]}. To start anew, move them away or give another run_dir"
             )
         return None
+
+    def _refuse(self, folder: Path, problem: verify.BadCheckpoint) -> None:
+        if self.ranks.is_first:
+            logger.warning("refused: %s", problem)
+        if folder.parent == self.directory:
+            self.refused.add(verify.step_of(folder))
 
     def _say_lost_steps(self, unfit: list[Path], folder: Path) -> None:
         if not unfit or not self.ranks.is_first:
@@ -122,6 +131,19 @@ class CheckpointStore:
     def problem(self, folder: Path) -> Optional[str]:
         """As `problem_on_any_rank`, for the ranks of this run."""
         return problem_on_any_rank(folder, self.ranks.control)
+
+    def check(self, folder: Path, values: bool = True) -> Path:
+        """The folder itself, if nothing is wrong with it.
+
+        values: digest the files of tensors too.
+
+        Raises:
+            BadCheckpoint: something is, on every rank.
+        """
+        problem = problem_on_any_rank(folder, self.ranks.control, values)
+        if problem is not None:
+            raise verify.BadCheckpoint(problem)
+        return folder
 
     def begin(self, state: TrainState, wanted: Format, needed: int) -> Save:
         """Makes the folder to write into, once the remains of earlier saves are gone.
@@ -189,7 +211,12 @@ def read_state(folder: Path) -> TrainState:
     return TrainState(**{name: stored[name] for name in asdict(TrainState()) if name in stored})
 
 
-def problem_on_any_rank(folder: Path, control: torch.distributed.ProcessGroup) -> Optional[str]:
-    """What is wrong with a checkpoint; every rank reads its share and hears the same."""
-    mine = next(verify.find_problems(folder, control.rank(), control.size()), None)
+def problem_on_any_rank(
+    folder: Path, control: torch.distributed.ProcessGroup, values: bool = True
+) -> Optional[str]:
+    """What is wrong with a checkpoint; every rank reads its share and hears the same.
+
+    values: as for `find_problems`.
+    """
+    mine = next(verify.find_problems(folder, control.rank(), control.size(), values), None)
     return next((p for p in gather(mine, control) if p is not None), None)

@@ -33,9 +33,9 @@ def run_dir(finished, tmp_path):
     return copy
 
 
-def flip_a_byte(path):
+def flip_a_byte(path, place=1 / 3):
     content = bytearray(path.read_bytes())
-    content[len(content) // 3] ^= 4
+    content[int(len(content) * place)] ^= 4
     path.write_bytes(content)
 
 
@@ -67,6 +67,10 @@ def empty(folder):
 
 DAMAGE = {
     "a byte of tensors": (lambda f: flip_a_byte(f / "__1_0.distcp"), "__1_0.distcp was changed"),
+    "a byte of an archive": (
+        lambda f: flip_a_byte(f / "__0_1.distcp", 0),
+        "__0_1.distcp was changed",
+    ),
     "a byte of the index": (lambda f: flip_a_byte(f / ".metadata"), ".metadata was changed"),
     "a byte of common values": (lambda f: flip_a_byte(f / "common.pt"), "common.pt was changed"),
     "a byte of config": (lambda f: flip_a_byte(f / "config.yaml"), "config.yaml was changed"),
@@ -95,6 +99,17 @@ def test_the_last_good_one_is_used_and_the_bad_one_saved_again(world, inputs, ru
     verify.verify_checkpoint(bad)
     assert verify.committed_steps(run_dir / "checkpoints") == STEPS
     assert not (run_dir / "ran").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["true", "false"])
+def test_a_run_does_not_start_from_a_damaged_one(world, inputs, run_dir, tmp_path, optimizer):
+    bad = verify.step_folder(run_dir / "checkpoints", 8)
+    flip_a_byte(bad / "__1_0.distcp")
+    options = [f"checkpoint.load={bad}", f"checkpoint.load_optimizer={optimizer}"]
+    options += [f"run_dir={tmp_path / 'new'}", "optimizer.lr_warmup_iters=0"]
+    with pytest.raises(WorkerError, match=r"__1_0\.distcp was changed .* use an older checkpoint"):
+        world.run(2, pretrain_here, [*inputs, *options], joined=False)
+    assert not (tmp_path / "new/metrics.jsonl").exists()
 
 
 def test_a_refused_checkpoint_does_not_push_a_good_one_out(world, inputs, run_dir):
