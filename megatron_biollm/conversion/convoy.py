@@ -128,9 +128,9 @@ class Convoy:
                 raise Stopped
 
     def dropped(self, count: int) -> None:
-        """The first `count` weights are on the disk and no longer in memory."""
+        """The first `count` weights are on the disk and no longer in memory; told in any order."""
         with self.changed:
-            self.gone = count
+            self.gone = max(self.gone, count)
             self.changed.notify_all()
 
     @contextmanager

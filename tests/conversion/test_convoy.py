@@ -100,6 +100,14 @@ def test_after_a_failure_nobody_waits_and_the_leader_goes_on(pool):
         convoy.lead("digests", 2)
 
 
+def test_what_was_dropped_may_be_told_late(pool):
+    convoy, _ = road("one")
+    convoy.leave("one")
+    convoy.dropped(3)
+    convoy.dropped(1)
+    assert convoy.gone == 3
+
+
 @pytest.mark.parametrize("ahead", [0, 10**9])
 def test_any_room_suffices_for_the_order_in_which_models_read(pool, ahead):
     def dropped(index):
