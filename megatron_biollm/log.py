@@ -26,6 +26,8 @@ from megatron_biollm.config import UserError, option
 from megatron_biollm.rows import RowFile, cut_rows_after
 
 _PACKAGE = "megatron_biollm"
+# What a rank that has nothing to say waits before it ends, so that the one that has can say it.
+_LAST_WORDS_S = 2.0
 # Starts of messages: optional kernels that are absent, and core's use of what torch renames.
 _KNOWN_WARNINGS = (
     "Transformer Engine and Apex are not installed",
@@ -110,6 +112,8 @@ def run_tool(main: Callable[[], int | None]) -> int:
     except UserError as error:
         if _speaks_of_errors():
             print(f"error: {_named_rank()}{error}", file=sys.stderr)
+        else:  # torchrun ends all ranks once one has ended, and the one that speaks may be slower
+            time.sleep(_LAST_WORDS_S)
         _to_rank_file(str(error))
         return 2
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+from megatron_biollm import log
 from megatron_biollm.config import UserError
 from megatron_biollm.log import (
     LoggingConfig,
@@ -139,12 +140,14 @@ class TestRunTool:
         def main():
             raise UserError("no")
 
-        said = []
+        said, waited = [], []
+        monkeypatch.setattr(log.time, "sleep", lambda seconds: waited.append(local_rank))
         for local_rank in range(4):
             monkeypatch.setenv("LOCAL_RANK", str(local_rank))
             assert run_tool(main) == 2
             said.append(capsys.readouterr().err)
         assert said == ["error: no\n", "", "", ""]
+        assert waited == [1, 2, 3]  # torchrun ends them all when the first has ended
 
 
 class TestProgress:
