@@ -209,7 +209,8 @@ class _Line:
     full: int
 
     def __call__(self, at_short: float, at_long: float) -> float:
-        if self.long == self.full:
+        # More in the short step, which is the first, is what a run does once (core 0.19).
+        if self.long == self.full or at_short > at_long:
             return at_long
         return at_long + (at_long - at_short) / (self.long - self.short) * (self.full - self.long)
 

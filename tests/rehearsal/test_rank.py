@@ -6,7 +6,7 @@ import torch
 from megatron_biollm.device.runtime import select_device
 from megatron_biollm.model.flops import num_parameters, token_flops
 from megatron_biollm.parallel.process_groups import create_process_groups
-from megatron_biollm.rehearsal.rank import build, micro_batch, rehearse_rank
+from megatron_biollm.rehearsal.rank import _Line, build, micro_batch, rehearse_rank
 from tests.rehearsal.runs import SIZES, small_run
 
 TOKENS = 8 * SIZES["seq_length"]
@@ -142,3 +142,10 @@ def test_the_loss_holds_the_logits_in_bf16_and_nowhere_in_fp32():
     expected = 32_768 * 2 * (SIZES["seq_length"] + SIZES["hidden_size"])
     work = [peak.activations + peak.temporary for peak in (first, second)]
     assert work[1] - work[0] == pytest.approx(expected, rel=0.01)
+
+
+def test_what_only_the_first_step_does_is_not_drawn_out():
+    line = _Line(short=1, long=4, full=24)
+    assert line(1, 4) == 24
+    assert line(2, 2) == 2
+    assert line(2, 1) == 1  # an all-reduce of the first step, in core 0.19
