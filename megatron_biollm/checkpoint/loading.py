@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from megatron.core import dist_checkpointing
@@ -31,7 +31,10 @@ from megatron_biollm.training.optimizer import GroupStepAdamW
 
 
 def load_weights(
-    folder: Path, model: ParallelModel, optional: tuple[str, ...] = (), verified: bool = True
+    folder: Path,
+    model: ParallelModel,
+    optional: tuple[str, ...] = (),
+    verifying: Optional[torch.distributed.ProcessGroup] = None,
 ) -> None:
     """Loads the weights alone from a checkpoint into chunks of any layout.
 
@@ -42,8 +45,8 @@ def load_weights(
         folder: of one step.
         model: to load into.
         optional: beginnings of keys; such a weight keeps its value where the checkpoint lacks it.
-        verified: the files of tensors are known to be good; else they are verified as they are
-            read, by all ranks of the world together.
+        verifying: all ranks, which verify the files of tensors as they read them; None: these are
+            known to be good.
 
     Raises:
         BadCheckpoint: on every rank, if a file turns out to be changed; the weights are worthless.
@@ -51,7 +54,8 @@ def load_weights(
     """
     stored = _keys(folder)
     lora = stored_lora(folder, stored)
-    with _holding_what_is_needed(folder), straight_into_tensors(None if verified else folder):
+    unverified = None if verifying is None else folder
+    with _holding_what_is_needed(folder), straight_into_tensors(unverified, verifying):
         content = model_content(model)
         lacking = _leave_out(
             content,
@@ -91,10 +95,18 @@ def _leave_out(content: dict[str, Any], unwanted: Callable[[str], bool]) -> bool
     return bool(found)
 
 
-def load_everything(folder: Path, model: ParallelModel, optimizer: MegatronOptimizer) -> None:
+def load_everything(
+    folder: Path,
+    model: ParallelModel,
+    optimizer: MegatronOptimizer,
+    verifying: torch.distributed.ProcessGroup,
+) -> None:
     """Loads weights and optimizer state from a checkpoint that fits the layout.
 
-    Its files of tensors are verified as they are read, by all ranks together.
+    Args:
+        folder: of one step.
+        model, optimizer: to load into.
+        verifying: all ranks, which verify the files of tensors as they read them.
 
     Raises:
         BadCheckpoint: on every rank, if one of them turns out to be changed; what has been loaded
@@ -104,9 +116,10 @@ def load_everything(folder: Path, model: ParallelModel, optimizer: MegatronOptim
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         _create_states(part)
     _check_same_adapters(folder, model)
-    with _holding_what_is_needed(folder), straight_into_tensors(folder), own_state(optimizer):
+    with _holding_what_is_needed(folder), own_state(optimizer):
         content = content_to_load(model, optimizer, read_format(folder).kind)
-        loaded = dist_checkpointing.load(content, str(folder))
+        with straight_into_tensors(folder, verifying):
+            loaded = dist_checkpointing.load(content, str(folder))
         _take_weights(model, loaded)
         with torch.no_grad():  # core forgets it for fast ones
             optimizer.load_state_dict(loaded["optimizer"])

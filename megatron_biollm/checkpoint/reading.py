@@ -23,7 +23,14 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 
 from megatron_biollm.checkpoint.payload import Payload, as_bytes, find_payload, read_exactly
-from megatron_biollm.checkpoint.verify import VALUES, Place, Verification, read_digests
+from megatron_biollm.checkpoint.ranks import gather
+from megatron_biollm.checkpoint.verify import (
+    VALUES,
+    BadCheckpoint,
+    Place,
+    Verification,
+    read_digests,
+)
 
 THREADS = 4
 
@@ -64,41 +71,75 @@ class Transfer:
 
 
 @contextlib.contextmanager
-def straight_into_tensors(unverified: Optional[Path] = None) -> Iterator[None]:
+def straight_into_tensors(
+    unverified: Optional[Path] = None, ranks: Optional[torch.distributed.ProcessGroup] = None
+) -> Iterator[None]:
     """Inside the `with`, torch's reader reads itself only what does not lie as it is wanted.
 
     That is: objects, values of another precision, and columns of a tensor.
 
-    unverified: folder of a committed checkpoint whose files of tensors nobody has compared with
-        their digests; the ranks of the world do so together, as they read.
+    Args:
+        unverified: folder of a committed checkpoint whose files of tensors nobody has compared
+            with their digests; `ranks` do so together, as they read.
+        ranks: all that load.
 
     Raises:
-        BadCheckpoint: to torch, which tells all ranks: such a file was changed.
+        BadCheckpoint: on all of them: such a file was changed.
     """
     read_by_torch = FileSystemReader.read_data
-    to_verify = {} if unverified is None else _own_files(unverified)
+    to_verify = None if unverified is None else _own_files(unverified, ranks)
 
     def read_data(self: FileSystemReader, plan: LoadPlan, planner: LoadPlanner) -> Any:
-        files = dict(to_verify)
-        to_verify.clear()
-        rest = _read(self, plan, planner, files)
+        nonlocal to_verify
+        files = {}
+        # Core 0.19 reads the common values before, on every rank by itself.
+        together = to_verify is not None and any(i.type == LoadItemType.TENSOR for i in plan.items)
+        if together:
+            files, to_verify = to_verify, None
+        with _failing_together(ranks) if together else contextlib.nullcontext():
+            rest = _read(self, plan, planner, files)
         return read_by_torch(self, replace(plan, items=rest), planner)
 
     with mock.patch.object(FileSystemReader, "read_data", read_data):
         yield
-    assert not to_verify
+    assert to_verify is None
 
 
-def _own_files(folder: Path) -> dict[Path, dict[str, object]]:
+@contextlib.contextmanager
+def _failing_together(ranks: torch.distributed.ProcessGroup) -> Iterator[None]:
+    """What one rank meets inside is raised on all: core 0.19 lets each load alone.
+
+    Raises:
+        BadCheckpoint: on every rank, if any has met a file that was changed.
+        ValueError: on the others, if one failed otherwise.
+    """
+    failure: Optional[Exception] = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    told = None if failure is None else (str(failure), isinstance(failure, BadCheckpoint))
+    met = gather(told, ranks)
+    for text in (text for text, is_bad in filter(None, met) if is_bad):
+        raise BadCheckpoint(text) from failure
+    if failure is not None:
+        raise failure
+    for rank, found in enumerate(met):
+        if found is not None:
+            raise ValueError(f"rank {rank}: {found[0]}")
+
+
+def _own_files(
+    folder: Path, ranks: torch.distributed.ProcessGroup
+) -> dict[Path, dict[str, object]]:
     """What this rank is to verify: the files that it would have written, as it wants most of them.
 
     Core names them `__RANK_NUMBER.distcp`.
     """
-    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     return {
         folder / name: recorded
         for name, recorded in read_digests(folder).items()
-        if name.endswith(VALUES) and int(name.split("_")[2]) % ranks == rank
+        if name.endswith(VALUES) and int(name.split("_")[2]) % ranks.size() == ranks.rank()
     }
 
 

@@ -270,11 +270,12 @@ class Checkpointer:
         self.check_sidecars(folder)
         stored = json.loads((folder / STATE).read_text())
         if not with_optimizer or stored.get("weights_only", False):
-            load_weights(folder, self.model, self.new_weights, verified)
+            verifying = None if verified else self.store.ranks.control
+            load_weights(folder, self.model, self.new_weights, verifying)
             self.optimizer.reload_model_params()
             logger.info("took the weights alone from %s", folder)
             return TrainState()
-        load_everything(folder, self.model, self.optimizer)
+        load_everything(folder, self.model, self.optimizer, self.store.ranks.control)
         logger.info("restored %s", folder)
         return read_state(folder)
 

@@ -77,7 +77,8 @@ def loaded(folder, tensors, unverified):
     into = {name: torch.full_like(tensor, -1) for name, tensor in tensors.items()}
     addresses = {name: tensor.data_ptr() for name, tensor in into.items()}
     state = into | {"object": {"a": 0}}
-    with straight_into_tensors(folder if unverified else None):
+    ranks = torch.distributed.group.WORLD
+    with straight_into_tensors(folder if unverified else None, ranks):
         dcp.load(state, checkpoint_id=folder)
     assert all(into[name].data_ptr() == address for name, address in addresses.items())
     return state
