@@ -68,8 +68,8 @@ def empty(folder):
 DAMAGE = {
     "a byte of tensors": (lambda f: flip_a_byte(f / "__1_0.distcp"), "__1_0.distcp was changed"),
     "a byte of an archive": (
-        lambda f: flip_a_byte(f / "__0_1.distcp", 0),
-        "__0_1.distcp was changed",
+        lambda f: flip_a_byte(f / "__0_0.distcp", 0),
+        "__0_0.distcp was changed",
     ),
     "a byte of the index": (lambda f: flip_a_byte(f / ".metadata"), ".metadata was changed"),
     "a byte of common values": (lambda f: flip_a_byte(f / "common.pt"), "common.pt was changed"),
