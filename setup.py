@@ -57,6 +57,7 @@ setup(
         "lxml>=5.2",
         "orjson>=3.10",
         "zstandard>=0.23",
+        "xxhash>=3",
         # Exact BPE at twenty times the speed; what it cannot do exactly is left to the tokenizer.
         "gigatoken>=0.10,<0.11",
     ],

@@ -3,12 +3,13 @@
 import contextlib
 import ctypes
 import fcntl
-import hashlib
 import io
 import mmap
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+from megatron_biollm.checkpoint.digest import Entry, FileDigest
 
 # What is collected before it is digested and written, and how many such parts are under way.
 PART, PARTS = 2**23, 3
@@ -19,11 +20,11 @@ SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 class DigestingFile(io.RawIOBase):
     """A new file, written once from its start to its end.
 
-    What is written is collected in parts, and each part is digested and written by two threads
-    while the next one is collected. Parts go to the disk directly (O_DIRECT of open(2)): a
-    checkpoint is not read again soon, and pages for it would have to be found, filled, and written
-    out beside those of training. Where the file system has no direct writing, the kernel is asked
-    to begin with each part at once (sync_file_range(2)), and not only when it is synced.
+    What is written is collected in parts, and each part is digested and written by a thread while
+    the next one is collected. Parts go to the disk directly (O_DIRECT of open(2)): a checkpoint is
+    not read again soon, and pages for it would have to be found, filled, and written out beside
+    those of training. Where the file system has no direct writing, the kernel is asked to begin
+    with each part at once (sync_file_range(2)), and not only when it is synced.
 
     Raises:
         OSError: the file cannot be made, or the disk is full; also told by a later call.
@@ -31,10 +32,10 @@ class DigestingFile(io.RawIOBase):
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.descriptor, self.direct = _open(path)
-        self.sha256, self.taken, self.dispatched = hashlib.sha256(), 0, 0
-        self.digester, self.writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self.sum, self.taken, self.dispatched = FileDigest(), 0, 0
+        self.writer = ThreadPoolExecutor(1)
         self.parts = [mmap.mmap(-1, PART) for _ in range(PARTS)]  # which lie as the disk needs it
-        self.under_way: list[list[Future]] = [[] for _ in range(PARTS)]
+        self.under_way: list[Future | None] = [None] * PARTS
         self.current, self.filled = 0, 0
         self.start_for_disk = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
@@ -75,13 +76,12 @@ class DigestingFile(io.RawIOBase):
         try:
             self._finish()
         finally:
-            self.digester.shutdown()
             self.writer.shutdown()
             os.close(self.descriptor)
 
-    def digest(self) -> dict[str, object]:
+    def digest(self) -> Entry:
         """As `verify.digest_files` gives it; of a closed file."""
-        return {"bytes": self.taken, "sha256": self.sha256.hexdigest()}
+        return self.sum.entry()
 
     def _finish(self) -> None:
         if self.filled:
@@ -92,21 +92,19 @@ class DigestingFile(io.RawIOBase):
     def _dispatch(self) -> None:
         """Has the current part digested and written, and goes on with the next."""
         part = memoryview(self.parts[self.current])[: self.filled]
-        self.under_way[self.current] = [
-            self.digester.submit(self.sha256.update, part),
-            self.writer.submit(self._put, part, self.dispatched),
-        ]
+        self.under_way[self.current] = self.writer.submit(self._put, part, self.dispatched)
         self.dispatched += self.filled
         self.current, self.filled = (self.current + 1) % PARTS, 0
         self._wait(self.current)
 
     def _wait(self, number: int) -> None:
-        waited, self.under_way[number] = self.under_way[number], []
-        for one in waited:
-            one.result()
+        waited, self.under_way[number] = self.under_way[number], None
+        if waited is not None:
+            waited.result()
 
     def _put(self, part: memoryview, offset: int) -> None:
         first = offset
+        self.sum.update(part)
         if self.direct and len(part) < PART:  # the end of a file is no whole block
             self._write_through_cache()
         while part:

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from megatron_biollm.checkpoint.page_cache import forget, touch_only
+
 # Storage classes as torch.save names them; reading others is left to torch.
 _STORAGES = {
     "FloatStorage": torch.float32,
@@ -55,14 +57,8 @@ class Extent:
 
     def drop(self) -> None:
         """Takes them out of the machine's memory, where the disk has them already."""
-        if not hasattr(os, "posix_fadvise"):
-            return
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            length = self.stop - self.start
-            os.posix_fadvise(descriptor, self.start, length, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+        with self.path.open("rb", buffering=0) as file:
+            forget(file.fileno(), self.start, self.stop)
 
 
 def find_payload(path: Path, start: int, length: int) -> Payload | None:
@@ -74,7 +70,7 @@ def find_payload(path: Path, start: int, length: int) -> Payload | None:
     Raises:
         OSError, zipfile.BadZipFile, pickle.UnpicklingError: the file is missing or damaged.
     """
-    with path.open("rb") as file, zipfile.ZipFile(_Part(file, start, length)) as archive:
+    with _touched(path) as file, zipfile.ZipFile(_Part(file, start, length)) as archive:
         entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
         for entry in entries.values():  # which files written without a CRC-32 lack
             entry.CRC = None
@@ -91,6 +87,13 @@ def find_payload(path: Path, start: int, length: int) -> Payload | None:
     shape, dtype = described
     payload = Payload(path, offset, shape, dtype)
     return payload if payload.nbytes == values.file_size else None
+
+
+def _touched(path: Path) -> BinaryIO:
+    """A file of which little is read, here and there."""
+    file = path.open("rb")
+    touch_only(file.fileno())
+    return file
 
 
 def read_exactly(path: Path, offset: int, target: torch.Tensor) -> None:

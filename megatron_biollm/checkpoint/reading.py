@@ -22,6 +22,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 
+from megatron_biollm.checkpoint.digest import Entry
 from megatron_biollm.checkpoint.payload import Payload, as_bytes, find_payload, read_exactly
 from megatron_biollm.checkpoint.ranks import gather
 from megatron_biollm.checkpoint.verify import (
@@ -129,9 +130,7 @@ def _failing_together(ranks: torch.distributed.ProcessGroup) -> Iterator[None]:
             raise ValueError(f"rank {rank}: {found[0]}")
 
 
-def _own_files(
-    folder: Path, ranks: torch.distributed.ProcessGroup
-) -> dict[Path, dict[str, object]]:
+def _own_files(folder: Path, ranks: torch.distributed.ProcessGroup) -> dict[Path, Entry]:
     """What this rank is to verify: the files that it would have written, as it wants most of them.
 
     Core names them `__RANK_NUMBER.distcp`.
@@ -147,7 +146,7 @@ def _read(
     reader: FileSystemReader,
     plan: LoadPlan,
     planner: LoadPlanner,
-    unverified: dict[Path, dict[str, object]],
+    unverified: dict[Path, Entry],
 ) -> list[ReadItem]:
     """Reads all that can be read straight, and files to verify from end to end; gives the rest."""
     with ThreadPoolExecutor(THREADS) as threads:
@@ -165,7 +164,7 @@ def _read(
 
 
 def _passes(
-    transfers: list[Transfer], unverified: dict[Path, dict[str, object]]
+    transfers: list[Transfer], unverified: dict[Path, Entry]
 ) -> tuple[list[Verification], list[Transfer]]:
     """Readings of whole files that serve as many of the transfers as they can; and the others."""
     places: dict[Path, list[Place]] = {path: [] for path in unverified}
@@ -177,8 +176,10 @@ def _passes(
             single.append(one)
         else:
             before.append(place)
+    # Of several ranks, another one may want the same bytes.
+    once = torch.distributed.get_world_size() == 1
     files = unverified.items()
-    return [Verification(path, recorded, places[path]) for path, recorded in files], single
+    return [Verification(path, recorded, places[path], once) for path, recorded in files], single
 
 
 def _payload(reader: FileSystemReader, item: ReadItem) -> Optional[Payload]:

@@ -5,13 +5,11 @@ memory. Each file is complete by itself, so several processes may share the file
 its bytes depend on the pieces alone, not on who wrote what.
 """
 
-import hashlib
 import io
 import json
 import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,14 +34,10 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.storage import WriteResult
 
-from megatron_biollm.checkpoint.verify import Digests
+from megatron_biollm.checkpoint.digest import Digests, FileDigest
 
 # 0.16.1 also writes its `common_backend` here, but defaults to the same; 0.19.2 rejects the field.
 CORE_METADATA = {"sharded_backend": "torch_dist", "sharded_backend_version": 1}
-
-
-# Bytes that take longer to digest than to hand over.
-_WORTH_A_THREAD = 2**18
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ class _Writer(FileSystemWriter):
 
 
 class _DigestingFiles(FileSystem):
-    """Files whose SHA-256 is known when they are written."""
+    """Files whose digest is known when they are written."""
 
     def __init__(self):
         super().__init__()
@@ -164,33 +158,24 @@ class _DigestingFiles(FileSystem):
 
     @contextmanager
     def create_stream(self, path: Path, mode: str) -> Iterator[io.IOBase]:
-        with super().create_stream(path, mode) as stream, ThreadPoolExecutor(1) as thread:
-            digesting = _Digesting(stream, thread)
+        with super().create_stream(path, mode) as stream:
+            digesting = _Digesting(stream)
             yield digesting
-            self.digests[path.name] = digesting.digest()
+            self.digests[path.name] = digesting.sum.entry()
 
 
 class _Digesting(io.BufferedIOBase):
-    """Passes writes on and digests them meanwhile; torch neither seeks nor reads."""
+    """Digests writes and passes them on; torch neither seeks nor reads."""
 
-    def __init__(self, stream: io.IOBase, thread: ThreadPoolExecutor):
-        self.stream, self.thread = stream, thread
-        self.sha256, self.count = hashlib.sha256(), 0
+    def __init__(self, stream: io.IOBase):
+        self.stream, self.sum = stream, FileDigest()
 
     def write(self, data: bytes | memoryview) -> int:
-        size = memoryview(data).nbytes
-        self.count += size
-        if size < _WORTH_A_THREAD:
-            self.sha256.update(data)
-            return self.stream.write(data)
-        # Both leave Python's lock; the memory is torch's, so the digest may not lag behind.
-        digested = self.thread.submit(self.sha256.update, data)
-        written = self.stream.write(data)
-        digested.result()
-        return written
+        self.sum.update(data)
+        return self.stream.write(data)
 
     def tell(self) -> int:
-        return self.count
+        return self.sum.count
 
     def flush(self) -> None:
         self.stream.flush()
@@ -200,10 +185,6 @@ class _Digesting(io.BufferedIOBase):
 
     def writable(self) -> bool:
         return True
-
-    def digest(self) -> dict[str, object]:
-        """As `verify.digest_files` gives it."""
-        return {"bytes": self.count, "sha256": self.sha256.hexdigest()}
 
 
 class _OnDemand(DefaultSavePlanner):

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from megatron_biollm.checkpoint.digest import Digests, Entry, FileDigest, digest_file
+from megatron_biollm.checkpoint.page_cache import forget, is_cached
 from megatron_biollm.checkpoint.safe_pickle import check_checkpoint_pickles
 from megatron_biollm.config import UserError
 
@@ -25,12 +27,10 @@ DIGESTS, MARKER, PARTIAL = "digests.json", "COMMITTED", ".partial"
 VALUES = ".distcp"  # files of tensors, which are nearly all of a checkpoint
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
 
-# What is read and digested at a time; fits into a processor's cache.
-_PART = 2**20
-# Files that are digested or synced at once; hashlib and the system calls leave Python to others.
+# What is read, digested and forgotten at a time; fits into a processor's cache.
+_PART = 2**22
+# Files that are digested or synced at once; digests and the system calls leave Python to others.
 THREADS = 4
-
-Digests = dict[str, dict[str, object]]
 
 
 class BadCheckpoint(UserError):
@@ -78,7 +78,7 @@ def files_to_digest(folder: Path) -> list[str]:
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> Digests:
-    """Size and SHA-256 of each named file of `folder`, after forcing it to the disk."""
+    """Size and digest of each named file of `folder`, after forcing it to the disk."""
     names = list(names)
     with ThreadPoolExecutor(THREADS) as threads:
         return dict(
@@ -231,13 +231,16 @@ class Verification:
 
     recorded: what `read_digests` has for the file.
     places: where its bytes are wanted besides; in order, and apart from each other.
+    once: nobody else wants them soon: what is not in memory already does not stay there.
 
     Raises:
         BadCheckpoint: the file is missing or resized.
     """
 
-    def __init__(self, path: Path, recorded: dict[str, object], places: Sequence[Place] = ()):
-        self.path, self.recorded = path, recorded
+    def __init__(
+        self, path: Path, recorded: Entry, places: Sequence[Place] = (), once: bool = False
+    ):
+        self.path, self.recorded, self.once = path, recorded, once
         self.places, self.memory = deque(places), None
         if not path.is_file():
             raise BadCheckpoint(f"{path} is missing; use an older checkpoint")
@@ -247,7 +250,8 @@ class Verification:
                 f"{path} has {self.size} bytes, {recorded['bytes']} were written; use an older "
                 f"checkpoint"
             )
-        self.sha256, self.done = hashlib.sha256(), 0
+        self.digest, self.done = FileDigest(recorded), 0
+        self.forgotten = self.size if once and is_cached(path) else 0
 
     def advance(self, stop: int) -> None:
         """Reads on up to byte `stop`, if that is not behind."""
@@ -261,8 +265,12 @@ class Verification:
                 count = file.readinto(part)
                 if not count:
                     break
-                self.sha256.update(part[:count])
+                self.digest.update(part[:count])
                 self._go_on(count)
+                if self.once and self.done - self.forgotten >= _PART:
+                    # From the start: what lay half in the range before could not go then.
+                    forget(file.fileno(), 0, self.done)
+                    self.forgotten = self.done
 
     def _room(self, unwanted: memoryview) -> memoryview:
         """Memory for the next bytes: their place, or else as much of `unwanted` as has none."""
@@ -288,9 +296,9 @@ class Verification:
             BadCheckpoint: the file was changed.
         """
         self.advance(self.size)
-        if self.sha256.hexdigest() != self.recorded["sha256"]:
+        if self.digest.entry() != self.recorded:
             raise BadCheckpoint(
-                f"{self.path} was changed after it was written (SHA-256 differs); use an older "
+                f"{self.path} was changed after it was written (its digest differs); use an older "
                 f"checkpoint"
             )
 
@@ -305,13 +313,9 @@ def _compare(folder: Path, recorded: Digests, name: str, digested: bool) -> list
     return []
 
 
-def _digest(path: Path) -> dict[str, object]:
+def _digest(path: Path) -> Entry:
     _sync(path)
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+    return digest_file(path)
 
 
 def _sync(path: Path) -> None:

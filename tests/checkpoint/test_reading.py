@@ -1,14 +1,16 @@
 """Values go straight into tensors, from files that are verified as they are read."""
 
 import hashlib
+import os
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+import xxhash
 
-from megatron_biollm.checkpoint import reading, verify
+from megatron_biollm.checkpoint import page_cache, reading, verify
 from megatron_biollm.checkpoint.reading import straight_into_tensors
 from megatron_biollm.checkpoint.verify import BadCheckpoint, Place, Verification
 
@@ -23,7 +25,7 @@ def file(tmp_path, monkeypatch):
 
 
 def recorded(content=CONTENT):
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"bytes": len(content), "xxh3_128": xxhash.xxh3_128_hexdigest(content)}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,30 @@ def test_a_changed_file_is_told_whatever_is_wanted_of_it(file):
     place = Place(50, 100, lambda: memoryview(memory), lambda: None)
     with pytest.raises(BadCheckpoint, match="was changed"):
         Verification(file, recorded(CONTENT[:-1] + b"x"), [place]).finish()
+
+
+def test_a_checkpoint_from_before_is_compared_with_its_sha256(file):
+    before = {"bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
+    Verification(file, before).finish()
+    with pytest.raises(BadCheckpoint, match="was changed"):
+        Verification(file, before | {"sha256": "0" * 64}).finish()
+    with pytest.raises(KeyError, match="no digest of xxh3_128 or sha256"):
+        Verification(file, {"bytes": len(CONTENT), "md5": ""})
+
+
+def test_what_is_wanted_once_does_not_stay_in_memory_unless_it_was_there(file, monkeypatch):
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        page_cache.forget(opened.fileno())
+    if page_cache.is_cached(file):
+        pytest.skip("this file system keeps its files in memory")
+    monkeypatch.setattr(verify, "_PART", 2**20)
+    Verification(file, recorded(), once=True).finish()
+    assert not page_cache.is_cached(file)
+    Verification(file, recorded()).finish()
+    assert page_cache.is_cached(file)
+    Verification(file, recorded(), once=True).finish()
+    assert page_cache.is_cached(file)
 
 
 def saved(folder):

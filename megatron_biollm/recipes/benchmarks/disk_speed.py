@@ -3,8 +3,9 @@
 import mmap
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
+
+from megatron_biollm.checkpoint import page_cache
 
 PART, BLOCK = 2**24, 4096
 
@@ -45,12 +46,7 @@ def read_seconds(path: Path) -> float:
     return time.perf_counter() - start
 
 
-def forget(paths: Iterable[Path]) -> None:
-    """Takes files that are on the disk out of the machine's memory, where that can be asked for."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+def forget(path: Path) -> None:
+    """Takes a file that is on the disk out of the machine's memory, where that can be asked for."""
+    with path.open("rb", buffering=0) as file:
+        page_cache.forget(file.fileno())
