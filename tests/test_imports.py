@@ -2,11 +2,12 @@
 
 import gc
 import importlib
+import sys
 
 import pytest
 import torch
 
-from megatron_biollm.imports import compile_when_called, quick_imports
+from megatron_biollm.imports import compile_when_called, imported_when_used, quick_imports
 
 
 def double(x):
@@ -72,3 +73,67 @@ def test_meanwhile_the_collector_rests_and_nothing_is_compiled():
     with quick_imports():
         assert not gc.isenabled() and torch.compile is not before
     assert gc.isenabled() and torch.compile is before
+
+
+LATE = "sometimes_wanted"
+
+
+@pytest.fixture
+def late(tmp_path, monkeypatch):
+    """A module on the path that counts in `sys.modules` only once it is imported."""
+    (tmp_path / f"{LATE}.py").write_text(
+        "class Trouble(Exception): ...\n"
+        "class Thing:\n    def __init__(self, size): self.size = size\n"
+        "def double(x): return 2 * x\n"
+        "def fail(): raise Trouble('now')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop(LATE, None)
+
+
+def taken():
+    """What a module has that imported from it meanwhile."""
+    namespace = {}
+    with imported_when_used(LATE):
+        exec(f"from {LATE} import Thing, Trouble, double", namespace)
+    assert LATE not in sys.modules
+    return namespace
+
+
+def test_a_module_is_imported_when_a_function_of_it_is_called(late):
+    namespace = taken()
+    stand_in = namespace["double"]
+    assert stand_in(4) == 8
+    module = sys.modules[LATE]
+    assert [namespace[name] for name in ("double", "Thing", "Trouble")] == [
+        module.double,
+        module.Thing,
+        module.Trouble,
+    ]
+    assert stand_in(5) == 10
+
+
+def test_an_object_is_of_the_real_class(late):
+    stand_in = taken()["Thing"]
+    thing = stand_in(3)
+    assert thing.size == 3 and type(thing) is sys.modules[LATE].Thing
+
+
+def test_nothing_is_an_instance_until_somebody_imports_the_module(late):
+    namespace = taken()
+    assert not isinstance(3, namespace["Thing"])
+    with pytest.raises(KeyError):
+        exec("try:\n    {}[1]\nexcept Trouble:\n    pass", namespace)
+    module = importlib.import_module(LATE)
+    assert isinstance(module.Thing(1), namespace["Thing"])
+    exec(
+        "from sometimes_wanted import fail\ntry:\n    fail()\nexcept Trouble:\n    pass", namespace
+    )
+
+
+def test_a_module_that_is_there_is_not_put_off(late):
+    module = importlib.import_module(LATE)
+    with imported_when_used(LATE):
+        assert importlib.import_module(LATE) is module
+    assert sys.modules[LATE] is module

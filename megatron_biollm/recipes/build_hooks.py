@@ -38,7 +38,7 @@ def build_hooks(
     )
     log = LogMetrics(
         metrics,
-        _throughput(run),
+        partial(_throughput, run),
         run.device,
         config.logging.log_interval,
         training.train_iters,
@@ -85,9 +85,9 @@ def benchmarks_to_score(config: RunConfig) -> "list[Prepared]":
 
 def _throughput(run: Run) -> Throughput:
     config = run.config
-    peak, source = run.device.peak_tflops(config.training.bf16)
-    if config.logging.peak_tflops is not None:
-        peak, source = config.logging.peak_tflops, "logging.peak_tflops"
+    peak, source = config.logging.peak_tflops, "logging.peak_tflops"
+    if peak is None:
+        peak, source = run.device.peak_tflops(config.training.bf16)
     throughput = Throughput(
         flops_per_token(config.model), torch.distributed.get_world_size(), peak, source
     )

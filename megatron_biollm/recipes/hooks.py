@@ -1,6 +1,7 @@
 """What happens after a step: log, validate, save, profile."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -28,18 +29,22 @@ logger = get_logger(__name__)
 
 
 class LogMetrics:
-    """Writes a row and a line every `interval` steps, with speed averaged over them."""
+    """Writes a row and a line every `interval` steps, with speed averaged over them.
+
+    `throughput` is asked for after the first step: finding the peak of a CPU takes a while.
+    """
 
     def __init__(
         self,
         metrics: MetricsLogger,
-        throughput: Throughput,
+        throughput: Callable[[], Throughput],
         device: Device,
         interval: int,
         last_step: int,
         layout: str,
     ) -> None:
-        self.metrics, self.throughput, self.device = metrics, throughput, device
+        self.metrics, self.device = metrics, device
+        self.throughput = functools.cache(throughput)
         self.interval, self.last_step, self.layout = interval, last_step, layout
         self.tokens_before: Optional[int] = None
         self.tokens, self.seconds, self.steps = 0.0, 0.0, 0
@@ -53,7 +58,7 @@ class LogMetrics:
         self.steps += 1
         if state.step % self.interval and state.step != self.last_step and not _is_special(row):
             return
-        row |= self.throughput.row(
+        row |= self.throughput().row(
             round(self.tokens), self.seconds, self.steps, self.device.peak_memory_bytes()
         )
         self.metrics.log({**row, "layout": self.layout})

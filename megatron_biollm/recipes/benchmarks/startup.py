@@ -34,6 +34,7 @@ PEER, FUSED, UNDONE = "plain script", "plain script, fusions on", "nothing defer
 DEFERRED = {
     "torch._dynamo": "torch's compiler: core's decorators ask for it, and torch's optimizers",
     "torch._inductor.compile_fx": "its code generation: core's decorators ask for it",
+    "torch.fx.experimental.symbolic_shapes": "sympy: torch's DTensor asks for three names of it",
     "transformers.models.auto.tokenization_auto": "AutoTokenizer; `tokenizers` reads the same file",
     "megatron_biollm.recipes.evaluation_hook": "readers of benchmarks; runs that score some",
     "lxml.etree": "XML, for readers of benchmarks and of corpora",
