@@ -61,9 +61,10 @@ with quick_imports():
     if sys.argv[1] == "collecting":
         gc.enable()
     import megatron_biollm.recipes.pretrain
-    if len(sys.argv) > 2:
-        start = time.perf_counter()
-        importlib.import_module(sys.argv[2])
+gc.disable()
+if len(sys.argv) > 2:
+    start = time.perf_counter()
+    importlib.import_module(sys.argv[2])
 print(time.perf_counter() - start)
 """
 
