@@ -30,8 +30,8 @@ from megatron_biollm.recipes.benchmarks.layer_sides import (
 )
 from megatron_biollm.recipes.benchmarks.predicted_memory import Prediction
 from megatron_biollm.recipes.benchmarks.sides import Outcome, Side, Turns, take_turns
+from megatron_biollm.recipes.benchmarks.speed_report import peer_kinds, speed_report
 from megatron_biollm.recipes.benchmarks.timed_training import OURS, TimedSteps
-from megatron_biollm.recipes.benchmarks.train import peer_kinds, speed_report
 
 FORMULA = "6·L·(2h² + 2hgd + 3hf) + 6·L·h·s (layers alone)"
 

@@ -19,13 +19,9 @@ from megatron_biollm.recipes.benchmarks.bars import Bar, least, most
 from megatron_biollm.recipes.benchmarks.ceilings import measure_ceilings
 from megatron_biollm.recipes.benchmarks.local_world import in_processes
 from megatron_biollm.recipes.benchmarks.predicted_memory import Prediction, predict_training
-from megatron_biollm.recipes.benchmarks.sides import Outcome, Side, Turns, side_row, take_turns
-from megatron_biollm.recipes.benchmarks.timed_training import (
-    OURS,
-    TimedSteps,
-    measured_on,
-    random_batch,
-)
+from megatron_biollm.recipes.benchmarks.sides import Outcome, Side, Turns, take_turns
+from megatron_biollm.recipes.benchmarks.speed_report import peer_kinds, speed_report
+from megatron_biollm.recipes.benchmarks.timed_training import OURS, TimedSteps, random_batch
 from megatron_biollm.recipes.benchmarks.torchtitan_side import TORCHTITAN, torchtitan_side
 from megatron_biollm.recipes.benchmarks.training_sides import PEER, our_side, transformers_side
 from megatron_biollm.training.step import Batch
@@ -138,12 +134,6 @@ def _transformers_sides(
     ]
 
 
-def peer_kinds(compile_peer: str, device: Device) -> tuple[bool, ...]:
-    """Whether a peer is compiled, for each of its sides: as it is always, compiled as asked for."""
-    asked = {"on": True, "off": False, "auto": device.kind == "cuda"}[compile_peer]
-    return (False, True) if asked else (False,)
-
-
 def _report(
     options: TrainBenchmark,
     device: Device,
@@ -160,46 +150,6 @@ def _report(
     return report | {
         "ratios": {peer: _best_ratio(rows, peer) for peer in options.peers},
         "bars": [bar.row() for bar in bars],
-    }
-
-
-def speed_report(
-    options: Any,
-    device: Device,
-    ceilings: dict[str, Any],
-    sides: list[Side],
-    outcomes: dict[str, Outcome],
-    flops: float,
-    formula: str,
-    processes: int = 1,
-) -> dict[str, Any]:
-    """What every report of steps says: a row for each side, the limits, and what they are made of.
-
-    flops: of a token, by `formula`. processes: that share them.
-    """
-    peak, source = device.peak_tflops(options.bf16)
-    tokens, each = options.tokens_per_step, flops / processes
-    rows = [side_row(side, outcomes[side.name], tokens, each) for side in sides]
-    for row in rows:
-        row |= shares(row["tflops"], peak, ceilings["matrix_tflops"])
-    return {
-        "rows": rows,
-        "ceilings": ceilings,
-        "peak_tflops": peak,
-        "peak_source": source,
-        "flops_per_token": flops,
-        "flops_formula": formula,
-        "profiles": {name: one.profile for name, one in outcomes.items() if one.profile},
-        **measured_on(options, device),
-    }
-
-
-def shares(tflops: Optional[float], peak: float, ceiling: float) -> dict[str, Optional[float]]:
-    """Of the data sheet's peak and of the measured product, for a row."""
-    known = tflops is not None
-    return {
-        "mfu": tflops / peak if known and peak else None,
-        "of_ceiling": tflops / ceiling if known else None,
     }
 
 
