@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
+
 from megatron_biollm.config import UserError
 
 # EFBIG: a limit on file size (ulimit -f) ends a write as a full disk does.
@@ -85,13 +87,13 @@ def _remove_those_of_the_dead(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether a process may still write: not one that has ended and whose end nobody asked for."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # somebody else's, so alive
-        pass
-    return True
+    except psutil.AccessDenied:  # somebody else's, so alive
+        return True
 
 
 def write_json(path: str | Path, value: Any) -> None:

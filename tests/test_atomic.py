@@ -1,5 +1,6 @@
 """Files appear whole or not at all, whoever is killed on the way."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     write_json(path, {"a": 1})
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_so_does_what_one_left_whose_end_nobody_asked_for(tmp_path):
+    path = tmp_path / "a.json"
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path)]) as killed:
+        # Waits for the end and leaves the process as it is: a zombie.
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        write_json(path, {"a": 1})
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_what_a_living_writer_has_open_stays(tmp_path):
