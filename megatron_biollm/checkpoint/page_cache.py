@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+_PART = 2**22  # what is forgotten at a time; fits into a processor's cache
+
 
 def forget(descriptor: int, start: int = 0, stop: int = 0) -> None:
     """Takes bytes `start` to `stop` of a file out of memory, if the disk has them; 0 is its end."""
@@ -23,18 +25,44 @@ def touch_only(descriptor: int) -> None:
     _advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")
 
 
-def is_cached(path: Path) -> bool:
-    """Whether most of a file is in memory (mincore(2)); False for an empty file."""
+def cached_share(path: Path) -> float:
+    """How much of a file is in memory (mincore(2)): 0 to 1; 0 for an empty file."""
     size, mincore = path.stat().st_size, getattr(ctypes.CDLL(None), "mincore", None)
     if not size or mincore is None:
-        return False
-    pages = -(-size // mmap.PAGESIZE)
-    there = np.zeros(pages, np.uint8)
+        return 0.0
+    there = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         bytes_ = np.frombuffer(mapped, np.uint8)
         failed = mincore(_address(bytes_), ctypes.c_size_t(size), _address(there))
         del bytes_  # what is in use cannot be unmapped
-    return not failed and 2 * int((there & 1).sum()) > pages
+    return 0.0 if failed else float((there & 1).mean())
+
+
+class ForgetBehind:
+    """Keeps a file that is read from its start to its end from staying in memory.
+
+    One that was there already, for the most part, stays. Otherwise nothing of it is left there at
+    first: the kernel reads ahead up to the next page that it has, and then waits to be asked, so
+    that a page here and there costs half as much time again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.goes = cached_share(path) <= 0.5
+        self.kept = self.forgotten = 0
+        if self.goes:
+            with path.open("rb", buffering=0) as file:
+                forget(file.fileno())
+
+    def keep(self, stop: int) -> None:
+        """What lies before byte `stop`, and is there still, stays."""
+        self.kept = self.forgotten = stop
+
+    def go_on(self, descriptor: int, done: int) -> None:
+        """Tells that `done` bytes are read."""
+        if self.goes and done - self.forgotten >= _PART:
+            # From where it is kept: what lay half in the range before could not go then.
+            forget(descriptor, self.kept, done)
+            self.forgotten = done
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:

@@ -34,6 +34,7 @@ from megatron_biollm.checkpoint.verify import (
 )
 
 THREADS = 4
+OPTIMIZER = "optimizer."  # how core's keys of the optimizer's state begin
 
 
 class Transfer:
@@ -50,13 +51,23 @@ class Transfer:
     @property
     def place(self) -> Place:
         """Where the file's bytes go."""
-        size = self.target.nbytes
-        return Place(self.start, size, lambda: as_bytes(self._values()), self._filled)
+        return Place(
+            self.start,
+            self.target.nbytes,
+            lambda: as_bytes(self._values()),
+            self._filled,
+            only_here=self._is_only_here(),
+        )
 
     def move(self) -> None:
         """Reads the values alone."""
         read_exactly(self.path, self.start, self._values())
         self._filled()
+
+    def _is_only_here(self) -> bool:
+        """Replicas of a rank want the same weights, each another part of the optimizer's state."""
+        is_state = self.item.storage_index.fqn.startswith(OPTIMIZER)
+        return is_state or torch.distributed.get_world_size() == 1
 
     def _values(self) -> torch.Tensor:
         """The tensor, or one for its values where no file can be read into it."""
@@ -176,10 +187,8 @@ def _passes(
             single.append(one)
         else:
             before.append(place)
-    # Of several ranks, another one may want the same bytes.
-    once = torch.distributed.get_world_size() == 1
     files = unverified.items()
-    return [Verification(path, recorded, places[path], once) for path, recorded in files], single
+    return [Verification(path, recorded, places[path]) for path, recorded in files], single
 
 
 def _payload(reader: FileSystemReader, item: ReadItem) -> Optional[Payload]:

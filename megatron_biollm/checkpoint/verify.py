@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from megatron_biollm.checkpoint.digest import Digests, Entry, FileDigest, digest_file
-from megatron_biollm.checkpoint.page_cache import forget, is_cached
+from megatron_biollm.checkpoint.page_cache import ForgetBehind
 from megatron_biollm.checkpoint.safe_pickle import check_checkpoint_pickles
 from megatron_biollm.config import UserError
 
@@ -27,8 +27,10 @@ DIGESTS, MARKER, PARTIAL = "digests.json", "COMMITTED", ".partial"
 VALUES = ".distcp"  # files of tensors, which are nearly all of a checkpoint
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
 
-# What is read, digested and forgotten at a time; fits into a processor's cache.
+# What is read and digested at a time; fits into a processor's cache.
 _PART = 2**22
+# Between tensors lies, at most, the end of one archive and the start of the next.
+_BETWEEN = 2**16
 # Files that are digested or synced at once; digests and the system calls leave Python to others.
 THREADS = 4
 
@@ -214,12 +216,14 @@ class Place:
     start, size: of the bytes, of which there is at least one.
     memory: gives `size` bytes of memory, when their turn comes.
     filled: called once they are there.
+    only_here: nobody else wants them soon.
     """
 
     start: int
     size: int
     memory: Callable[[], memoryview]
     filled: Callable[[], None]
+    only_here: bool = False
 
     @property
     def stop(self) -> int:
@@ -231,16 +235,13 @@ class Verification:
 
     recorded: what `read_digests` has for the file.
     places: where its bytes are wanted besides; in order, and apart from each other.
-    once: nobody else wants them soon: what is not in memory already does not stay there.
 
     Raises:
         BadCheckpoint: the file is missing or resized.
     """
 
-    def __init__(
-        self, path: Path, recorded: Entry, places: Sequence[Place] = (), once: bool = False
-    ):
-        self.path, self.recorded, self.once = path, recorded, once
+    def __init__(self, path: Path, recorded: Entry, places: Sequence[Place] = ()):
+        self.path, self.recorded = path, recorded
         self.places, self.memory = deque(places), None
         if not path.is_file():
             raise BadCheckpoint(f"{path} is missing; use an older checkpoint")
@@ -250,8 +251,7 @@ class Verification:
                 f"{path} has {self.size} bytes, {recorded['bytes']} were written; use an older "
                 f"checkpoint"
             )
-        self.digest, self.done = FileDigest(recorded), 0
-        self.forgotten = self.size if once and is_cached(path) else 0
+        self.digest, self.done, self.behind = FileDigest(recorded), 0, ForgetBehind(path)
 
     def advance(self, stop: int) -> None:
         """Reads on up to byte `stop`, if that is not behind."""
@@ -267,10 +267,7 @@ class Verification:
                     break
                 self.digest.update(part[:count])
                 self._go_on(count)
-                if self.once and self.done - self.forgotten >= _PART:
-                    # From the start: what lay half in the range before could not go then.
-                    forget(file.fileno(), 0, self.done)
-                    self.forgotten = self.done
+                self.behind.go_on(file.fileno(), self.done)
 
     def _room(self, unwanted: memoryview) -> memoryview:
         """Memory for the next bytes: their place, or else as much of `unwanted` as has none."""
@@ -284,7 +281,11 @@ class Verification:
         return self.memory[self.done - place.start :]
 
     def _go_on(self, count: int) -> None:
+        wanted = bool(self.places) and self.done >= self.places[0].start
         self.done += count
+        goes = self.places[0].only_here if wanted else count <= _BETWEEN
+        if not goes:
+            self.behind.keep(self.done)
         if self.places and self.done == self.places[0].stop:
             self.memory = None
             self.places.popleft().filled()

@@ -66,19 +66,38 @@ def test_a_checkpoint_from_before_is_compared_with_its_sha256(file):
         Verification(file, {"bytes": len(CONTENT), "md5": ""})
 
 
-def test_what_is_wanted_once_does_not_stay_in_memory_unless_it_was_there(file, monkeypatch):
+def test_only_what_nobody_else_wants_leaves_memory_and_only_if_it_was_not_there(file, monkeypatch):
+    def verified(only_here):
+        memory = bytearray(len(CONTENT) - 100)
+        place = Place(50, len(memory), lambda: memoryview(memory), lambda: None, only_here)
+        Verification(file, recorded(), [place]).finish()
+        return page_cache.cached_share(file) > 0.5
+
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
         page_cache.forget(opened.fileno())
-    if page_cache.is_cached(file):
+    if page_cache.cached_share(file) > 0.5:
         pytest.skip("this file system keeps its files in memory")
     monkeypatch.setattr(verify, "_PART", 2**20)
-    Verification(file, recorded(), once=True).finish()
-    assert not page_cache.is_cached(file)
-    Verification(file, recorded()).finish()
-    assert page_cache.is_cached(file)
-    Verification(file, recorded(), once=True).finish()
-    assert page_cache.is_cached(file)
+    assert not verified(only_here=True)
+    assert verified(only_here=False)
+    assert verified(only_here=True)
+
+
+def test_a_file_is_read_from_a_clean_start_unless_it_is_in_memory(file):
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        page_cache.forget(opened.fileno())
+        page_cache.touch_only(opened.fileno())
+        os.pread(opened.fileno(), 10, len(CONTENT) // 2)
+        if page_cache.cached_share(file) > 0.5:
+            pytest.skip("this file system keeps its files in memory")
+        assert page_cache.cached_share(file)
+        page_cache.ForgetBehind(file)
+        assert not page_cache.cached_share(file)
+        os.pread(opened.fileno(), len(CONTENT), 0)
+    page_cache.ForgetBehind(file)
+    assert page_cache.cached_share(file) > 0.5
 
 
 def saved(folder):
