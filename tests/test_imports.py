@@ -2,7 +2,10 @@
 
 import gc
 import importlib
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +76,33 @@ def test_meanwhile_the_collector_rests_and_nothing_is_compiled():
     with quick_imports():
         assert not gc.isenabled() and torch.compile is not before
     assert gc.isenabled() and torch.compile is before
+
+
+ON_HUGE_PAGES = """
+from pathlib import Path
+from megatron_biollm.imports import quick_imports
+with quick_imports():
+    import torch
+tensor = torch.ones(2**26)
+for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+    if line.startswith("AnonHugePages"):
+        print(int(line.split()[1]) * 1024 / tensor.nbytes)
+"""
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not THP.is_file() or "[madvise]" not in THP.read_text(),
+    reason="this kernel has huge pages for everybody, or for nobody",
+)
+@pytest.mark.parametrize(("asked", "wanted"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
+def test_large_tensors_lie_on_huge_pages_unless_the_user_says_otherwise(asked, wanted, monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    told = subprocess.run(
+        [sys.executable, "-c", ON_HUGE_PAGES], env=os.environ | asked, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (float(told.stdout) > 0.5) == wanted
 
 
 LATE = "sometimes_wanted"
