@@ -6,18 +6,41 @@ kernel's time for 1 GB, and 0.07 s with pages that were forgotten just before.
 """
 
 import ctypes
+import errno
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+_WRITE, _WRITE_AND_WAIT = 2, 7  # flags of linux/fs.h: what is under way is waited for first
+_DISK_FAILS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 _PART = 2**22  # what is forgotten at a time; fits into a processor's cache
 
 
 def forget(descriptor: int, start: int = 0, stop: int = 0) -> None:
     """Takes bytes `start` to `stop` of a file out of memory, if the disk has them; 0 is its end."""
     _advise(descriptor, start, stop - start if stop else 0, "POSIX_FADV_DONTNEED")
+
+
+def write_out(descriptor: int, start: int, stop: int, wait: bool = False) -> None:
+    """Has bytes `start` to `stop` of a file written to the disk now (sync_file_range(2)).
+
+    wait: until they are there, which does not make them safe: that is for fsync.
+
+    Raises:
+        OSError: they could not be written, which a later fsync would not tell again.
+    """
+    sync_file_range = _sync_file_range()
+    if sync_file_range is None:
+        return
+    place = ctypes.c_int64(start), ctypes.c_int64(stop - start)
+    if sync_file_range(descriptor, *place, _WRITE_AND_WAIT if wait else _WRITE) == 0:
+        return
+    error = ctypes.get_errno()
+    if error in _DISK_FAILS:  # and not: this kernel, or this kind of file, has no such call
+        raise OSError(error, os.strerror(error))
 
 
 def touch_only(descriptor: int) -> None:
@@ -63,6 +86,10 @@ class ForgetBehind:
             # From where it is kept: what lay half in the range before could not go then.
             forget(descriptor, self.kept, done)
             self.forgotten = done
+
+
+def _sync_file_range() -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:

@@ -1,12 +1,15 @@
 """A file that digests itself holds what was written and knows its digest."""
 
+import ctypes
+import errno
 import os
+import re
 import resource
 
 import pytest
 import torch
 
-from megatron_biollm.checkpoint import digesting
+from megatron_biollm.checkpoint import digesting, page_cache
 from megatron_biollm.checkpoint.digesting import DigestingFile
 from megatron_biollm.checkpoint.verify import digest_files
 
@@ -16,12 +19,10 @@ PART = 2**16
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr(digesting, "PART", PART)
+    monkeypatch.setattr(digesting, "BEHIND", 4 * PART)
 
 
-@pytest.mark.parametrize("direct", [True, False])
-def test_small_and_large_writes_come_in_their_order(tmp_path, monkeypatch, direct):
-    if not direct:
-        monkeypatch.setattr(digesting, "O_DIRECT", 0)
+def test_small_and_large_writes_come_in_their_order(tmp_path):
     sizes = (3, 40, PART, 5, 7 * PART + 1, PART - 1)
     written = [bytes([i]) * size for i, size in enumerate(sizes)]
     with DigestingFile(tmp_path / "file") as file:
@@ -57,6 +58,43 @@ def test_torch_reads_what_it_has_saved_into_it(tmp_path):
         torch.save(values, file)
     assert torch.equal(torch.load(tmp_path / "file", weights_only=True), values)
     assert digest_files(tmp_path, ["file"]) == {"file": file.digest()}
+
+
+def test_little_of_it_stays_in_memory(tmp_path):
+    with (tmp_path / "plain").open("wb") as plain:
+        plain.write(bytes(50 * PART))
+        os.fsync(plain.fileno())
+        page_cache.forget(plain.fileno())
+    if page_cache.cached_share(tmp_path / "plain"):
+        pytest.skip("this file system keeps its files in memory")
+    with DigestingFile(tmp_path / "file") as file:
+        for _ in range(50):
+            file.write(b"x" * PART)
+    assert page_cache.cached_share(tmp_path / "file") < 0.2
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fails_meanwhile_is_an_error(tmp_path, monkeypatch, code):
+    def failing(*_):
+        ctypes.set_errno(code)
+        return -1
+
+    monkeypatch.setattr(page_cache, "_sync_file_range", lambda: failing)
+    told = re.escape(os.strerror(code))
+    with DigestingFile(tmp_path / "file") as file, pytest.raises(OSError, match=told):
+        file.write(b"x" * PART)
+
+
+def test_a_kernel_that_writes_no_part_alone_writes_the_file(tmp_path, monkeypatch):
+    def unknown(*_):
+        ctypes.set_errno(errno.ENOSYS)
+        return -1
+
+    for call in (lambda: unknown, lambda: None):
+        monkeypatch.setattr(page_cache, "_sync_file_range", call)
+        with DigestingFile(tmp_path / "file") as file:
+            file.write(b"x" * 9 * PART)
+        assert digest_files(tmp_path, ["file"]) == {"file": file.digest()}
 
 
 def write_and_close(file, data):
