@@ -33,7 +33,7 @@ sft: training on packed conversations beside padded ones, in turns in one proces
 conversations a second, and their ratios.
 checkpoint: how long the step loop stands still for a checkpoint in the background, beside a save
 that holds it up, in turns, and which share of what the disk writes a save and a load are. One
-process, or under torchrun.
+process, --processes, or under torchrun.
 startup: from launch to the end of the first step, beside a plain script on megatron-core that
 imports everything at its top, whole processes in turns; what was deferred, and what that saves.
 data: how long a rank of the 70B run waits for its batches at ten times its rate; and what indexing
@@ -242,6 +242,7 @@ def checkpoint(parser: argparse.ArgumentParser) -> None:
     add_steps(parser, repeats=3, what="saves")
     add("--bf16", action="store_true", help="bf16 weights with fp32 master weights")
     add("--scratch", help="folder to save into, which is emptied again [the system's]")
+    add("--processes", type=int, default=1, help="to start; not under torchrun [1]")
     args, as_json = read_with_model(parser)
     names = "checkpoint:CheckpointBenchmark:benchmark_checkpoints"
     measure(args, as_json, names, "checkpoint_tables")

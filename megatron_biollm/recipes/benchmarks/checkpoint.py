@@ -1,6 +1,6 @@
 """How long the step loop stands still for a checkpoint, in the background and without.
 
-One process, or several under torchrun, train a model and save it in turns: with a save that holds
+One process, or several, train a model and save it in turns: with a save that holds
 the loop up until the checkpoint is committed, and with one in the background, while steps go on.
 What counts is the time that `save()` and all `poll()`s take out of the loop until the commit,
 against the time of the save that holds it up, of the same state to the same disk.
@@ -35,6 +35,7 @@ from megatron_biollm.parallel.process_groups import (
 )
 from megatron_biollm.recipes.benchmarks.checkpoint_tables import shares
 from megatron_biollm.recipes.benchmarks.disk_speed import forget, read_seconds, write_seconds
+from megatron_biollm.recipes.benchmarks.local_world import in_processes
 from megatron_biollm.recipes.benchmarks.memory_watch import Watch
 from megatron_biollm.recipes.benchmarks.timed_training import (
     TimedSteps,
@@ -57,12 +58,14 @@ class CheckpointBenchmark(TimedSteps):
         micro_batch_size: sequences of a step on every process.
         bf16: bf16 weights with fp32 master weights.
         scratch: folder to save into, which is emptied again; None takes the system's.
+        processes: to start on this machine; 1 is this one, or what torchrun has started.
     """
 
     repeats: int = 3
     micro_batch_size: int = 1
     bf16: bool = False
     scratch: Optional[str] = None
+    processes: int = 1
 
 
 @dataclass
@@ -114,6 +117,12 @@ def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
         Seconds, ratio, memory and size by format as this rank has seen them, and what they were
         measured on.
     """
+    if options.processes > 1:
+        return in_processes(options.processes, _benchmark_of_rank, options)
+    return _benchmark_of_rank(options)
+
+
+def _benchmark_of_rank(options: CheckpointBenchmark) -> dict[str, Any]:
     device = options.ready("auto")
     with device.core_context(), group_step_adam():
         device.init_distributed(timeout_minutes=10)

@@ -100,6 +100,19 @@ def _tiny_model(
     )
 
 
+def _checkpoint(processes: int) -> Entry:
+    options = ("checkpoint", "--processes", str(processes))
+    return Entry(
+        f"around_checkpoint_{processes}",
+        f"checkpoints of {processes} process{'es' * (processes > 1)} beside the disk",
+        (*options, *MODEL_OF_62M),
+        (*options, "--repeats", "1", *SMALL),
+        "megatron_biollm.recipes.benchmarks.checkpoint_tables:table",
+        expected_s=300,
+        devices=False,
+    )
+
+
 # What stands above each page.
 INTRODUCTIONS = {
     "gpu": (
@@ -143,15 +156,8 @@ SUITES: dict[str, tuple[Entry, ...]] = {
             "megatron_biollm.recipes.benchmarks.startup_tables:table",
             expected_s=600,
         ),
-        Entry(
-            "around_checkpoint",
-            "checkpoints beside the disk",
-            ("checkpoint", *MODEL_OF_62M),
-            ("checkpoint", "--repeats", "1", *SMALL),
-            "megatron_biollm.recipes.benchmarks.checkpoint_tables:table",
-            expected_s=300,
-            devices=False,
-        ),
+        _checkpoint(1),
+        _checkpoint(2),
     ),
     "cpu": (
         _tiny_model(1, "--profile"),
