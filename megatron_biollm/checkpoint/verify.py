@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Optional
 
 from megatron_biollm.checkpoint.digest import Digests, Entry, FileDigest, digest_file
 from megatron_biollm.checkpoint.page_cache import ForgetBehind
@@ -251,13 +252,15 @@ class Verification:
                 f"{path} has {self.size} bytes, {recorded['bytes']} were written; use an older "
                 f"checkpoint"
             )
-        self.digest, self.done, self.behind = FileDigest(recorded), 0, ForgetBehind(path)
+        self.digest, self.done = FileDigest(recorded), 0
+        self.behind: Optional[ForgetBehind] = None
 
     def advance(self, stop: int) -> None:
         """Reads on up to byte `stop`, if that is not behind."""
         # Reading ahead of the digest in a thread of its own gained nothing, measured: on a file
         # each, two threads keep two cores busy.
         unwanted = memoryview(bytearray(max(0, min(_PART, stop - self.done))))
+        self.behind = self.behind or ForgetBehind(self.path)
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.done)
             while self.done < stop:
