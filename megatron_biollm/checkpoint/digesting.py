@@ -24,7 +24,7 @@ class DigestingFile(io.RawIOBase):
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        self.sum, self.taken, self.begun = FileDigest(), 0, 0
+        self.sum, self.begun = FileDigest(), 0
 
     def write(self, data: Any) -> int:
         """Takes all of `data`, which may be changed afterwards."""
@@ -33,14 +33,13 @@ class DigestingFile(io.RawIOBase):
         while left:
             count = os.write(self.descriptor, left[:PART])
             self.sum.update(left[:count])
-            self.taken += count
             left = left[count:]
-            if self.taken - self.begun >= PART:
+            if self.tell() - self.begun >= PART:
                 self._write_out()
         return size
 
     def tell(self) -> int:
-        return self.taken
+        return self.sum.count
 
     def fileno(self) -> int:
         """The descriptor of the file, for fsync."""
@@ -59,8 +58,9 @@ class DigestingFile(io.RawIOBase):
         return self.sum.entry()
 
     def _write_out(self) -> None:
-        page_cache.write_out(self.descriptor, self.begun, self.taken)
-        self.begun = self.taken
-        if self.taken > BEHIND:
-            page_cache.write_out(self.descriptor, 0, self.taken - BEHIND, wait=True)
-            page_cache.forget(self.descriptor, 0, self.taken - BEHIND)
+        taken = self.tell()
+        page_cache.write_out(self.descriptor, self.begun, taken)
+        self.begun = taken
+        if taken > BEHIND:
+            page_cache.write_out(self.descriptor, 0, taken - BEHIND, wait=True)
+            page_cache.forget(self.descriptor, 0, taken - BEHIND)

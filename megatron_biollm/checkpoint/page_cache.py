@@ -7,6 +7,7 @@ kernel's time for 1 GB, and 0.07 s with pages that were forgotten just before.
 
 import ctypes
 import errno
+import functools
 import mmap
 import os
 from collections.abc import Callable
@@ -22,6 +23,12 @@ _PART = 2**22  # what is forgotten at a time; fits into a processor's cache
 def forget(descriptor: int, start: int = 0, stop: int = 0) -> None:
     """Takes bytes `start` to `stop` of a file out of memory, if the disk has them; 0 is its end."""
     _advise(descriptor, start, stop - start if stop else 0, "POSIX_FADV_DONTNEED")
+
+
+def forget_file(path: Path, start: int = 0, stop: int = 0) -> None:
+    """`forget` of a file that is not open."""
+    with path.open("rb", buffering=0) as file:
+        forget(file.fileno(), start, stop)
 
 
 def write_out(descriptor: int, start: int, stop: int, wait: bool = False) -> None:
@@ -73,8 +80,7 @@ class ForgetBehind:
         self.goes = cached_share(path) <= 0.5
         self.kept = self.forgotten = 0
         if self.goes:
-            with path.open("rb", buffering=0) as file:
-                forget(file.fileno())
+            forget_file(path)
 
     def keep(self, stop: int) -> None:
         """What lies before byte `stop`, and is there still, stays."""
@@ -88,6 +94,7 @@ class ForgetBehind:
             self.forgotten = done
 
 
+@functools.cache
 def _sync_file_range() -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
 

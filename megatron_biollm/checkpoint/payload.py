@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from megatron_biollm.checkpoint.page_cache import forget, touch_only
+from megatron_biollm.checkpoint.page_cache import forget_file, touch_only
 
 # Storage classes as torch.save names them; reading others is left to torch.
 _STORAGES = {
@@ -57,8 +57,7 @@ class Extent:
 
     def drop(self) -> None:
         """Takes them out of the machine's memory, where the disk has them already."""
-        with self.path.open("rb", buffering=0) as file:
-            forget(file.fileno(), self.start, self.stop)
+        forget_file(self.path, self.start, self.stop)
 
 
 def find_payload(path: Path, start: int, length: int) -> Payload | None:

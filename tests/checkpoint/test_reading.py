@@ -10,6 +10,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 import xxhash
 
+from megatron_biollm.atomic import sync_file
 from megatron_biollm.checkpoint import page_cache, reading, verify
 from megatron_biollm.checkpoint.reading import straight_into_tensors
 from megatron_biollm.checkpoint.verify import BadCheckpoint, Place, Verification
@@ -66,6 +67,13 @@ def test_a_checkpoint_from_before_is_compared_with_its_sha256(file):
         Verification(file, {"bytes": len(CONTENT), "md5": ""})
 
 
+def take_out_of_memory(file):
+    sync_file(file)
+    page_cache.forget_file(file)
+    if page_cache.cached_share(file) > 0.5:
+        pytest.skip("this file system keeps its files in memory")
+
+
 def test_only_what_nobody_else_wants_leaves_memory_and_only_if_it_was_not_there(file, monkeypatch):
     def verified(only_here):
         memory = bytearray(len(CONTENT) - 100)
@@ -73,11 +81,7 @@ def test_only_what_nobody_else_wants_leaves_memory_and_only_if_it_was_not_there(
         Verification(file, recorded(), [place]).finish()
         return page_cache.cached_share(file) > 0.5
 
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-        page_cache.forget(opened.fileno())
-    if page_cache.cached_share(file) > 0.5:
-        pytest.skip("this file system keeps its files in memory")
+    take_out_of_memory(file)
     monkeypatch.setattr(verify, "_PART", 2**20)
     assert not verified(only_here=True)
     assert verified(only_here=False)
@@ -85,13 +89,10 @@ def test_only_what_nobody_else_wants_leaves_memory_and_only_if_it_was_not_there(
 
 
 def test_a_file_is_read_from_a_clean_start_unless_it_is_in_memory(file):
+    take_out_of_memory(file)
     with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-        page_cache.forget(opened.fileno())
         page_cache.touch_only(opened.fileno())
         os.pread(opened.fileno(), 10, len(CONTENT) // 2)
-        if page_cache.cached_share(file) > 0.5:
-            pytest.skip("this file system keeps its files in memory")
         assert page_cache.cached_share(file)
         page_cache.ForgetBehind(file)
         assert not page_cache.cached_share(file)

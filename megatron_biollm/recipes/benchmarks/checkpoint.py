@@ -1,7 +1,7 @@
 """How long the step loop stands still for a checkpoint, in the background and without.
 
-One process, or several, train a model and save it in turns: with a save that holds
-the loop up until the checkpoint is committed, and with one in the background, while steps go on.
+One process, or several, train a model and save it in turns: with a save that holds the loop up
+until the checkpoint is committed, and with one in the background, while steps go on.
 What counts is the time that `save()` and all `poll()`s take out of the loop until the commit,
 against the time of the save that holds it up, of the same state to the same disk.
 
@@ -23,6 +23,7 @@ from typing import Any, Optional
 import torch
 
 from megatron_biollm.checkpoint.config import CheckpointConfig
+from megatron_biollm.checkpoint.page_cache import forget_file
 from megatron_biollm.checkpoint.sharded import Checkpointer
 from megatron_biollm.checkpoint.verify import step_folder
 from megatron_biollm.device.runtime import Device
@@ -34,7 +35,7 @@ from megatron_biollm.parallel.process_groups import (
     destroy_process_groups,
 )
 from megatron_biollm.recipes.benchmarks.checkpoint_tables import shares
-from megatron_biollm.recipes.benchmarks.disk_speed import forget, read_seconds, write_seconds
+from megatron_biollm.recipes.benchmarks.disk_speed import read_seconds, write_seconds
 from megatron_biollm.recipes.benchmarks.local_world import in_processes
 from megatron_biollm.recipes.benchmarks.memory_watch import Watch
 from megatron_biollm.recipes.benchmarks.timed_training import (
@@ -96,7 +97,7 @@ class Bench:
         """Verifies and loads the newest checkpoint; seconds until all ranks have it."""
         for path in (path for path in folder.rglob("*") if path.is_file()):
             if cold:
-                forget(path)
+                forget_file(path)
             else:
                 read_seconds(path)
         return self.together(self.checkpointer.load_newest)
@@ -117,9 +118,7 @@ def benchmark_checkpoints(options: CheckpointBenchmark) -> dict[str, Any]:
         Seconds, ratio, memory and size by format as this rank has seen them, and what they were
         measured on.
     """
-    if options.processes > 1:
-        return in_processes(options.processes, _benchmark_of_rank, options)
-    return _benchmark_of_rank(options)
+    return in_processes(options.processes, _benchmark_of_rank, options)
 
 
 def _benchmark_of_rank(options: CheckpointBenchmark) -> dict[str, Any]:
@@ -227,7 +226,7 @@ def _disk(bench: Bench, folder: Path) -> dict[str, float]:
         write_seconds(path, size)
         path.unlink()
         written = bench.together(lambda: write_seconds(path, size))
-        forget(path)
+        forget_file(path)
         cold, warm = (bench.together(lambda: read_seconds(path)) for _ in range(2))
         path.unlink()
         direct = _direct_write(bench, path, size)

@@ -31,6 +31,7 @@ from megatron_biollm.conversion.staging import sync_tree
 from megatron_biollm.log import Progress, get_logger
 from megatron_biollm.model.config import ModelConfig
 from megatron_biollm.parallel.layout import ParallelConfig
+from megatron_biollm.recipes.benchmarks.disk_speed import forget
 from megatron_biollm.recipes.benchmarks.encode import Run, processor, run_process
 from megatron_biollm.recipes.convert_slice import write_slice
 
@@ -177,10 +178,8 @@ def _convert(
 def _prepare(options: ConvertBenchmark, source: Path) -> None:
     """Has earlier outputs off the disk's queue, and the input in memory or not."""
     os.sync()
-    for path in source.rglob("*"):
-        if path.is_file() and not options.warm:
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if not options.warm:
+        forget(source)
 
 
 def require_equal(one: Path, other: Path, sizes: ModelConfig) -> None:

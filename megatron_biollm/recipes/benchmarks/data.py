@@ -29,8 +29,9 @@ from megatron_biollm.recipes.benchmarks.data_corpora import (
 )
 from megatron_biollm.recipes.benchmarks.data_loading import Loading
 from megatron_biollm.recipes.benchmarks.data_opening import Job
-from megatron_biollm.recipes.benchmarks.data_processes import forget, run_process
+from megatron_biollm.recipes.benchmarks.data_processes import run_process
 from megatron_biollm.recipes.benchmarks.data_report import OURS, PEER, loading_rows, opening_rows
+from megatron_biollm.recipes.benchmarks.disk_speed import forget
 
 logger = get_logger(__name__)
 SPLIT, SEQ_LENGTH, SEED = "970,30,0", 4096, 1234

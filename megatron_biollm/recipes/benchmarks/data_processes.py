@@ -65,12 +65,3 @@ class _MemoryWatch:
                 if name in self.largest and text:
                     size = int(text.removesuffix("kB")) * 1024
                     self.largest[name] = max(self.largest[name], size)
-
-
-def forget(folder: Path) -> None:
-    """Has no page of the files below a folder in memory."""
-    os.sync()  # a page that is not written yet cannot be dropped
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

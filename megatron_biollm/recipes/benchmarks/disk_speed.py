@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from megatron_biollm.checkpoint import page_cache
+from megatron_biollm.checkpoint.page_cache import forget_file
 
 PART, BLOCK = 2**24, 4096
 
@@ -46,7 +46,9 @@ def read_seconds(path: Path) -> float:
     return time.perf_counter() - start
 
 
-def forget(path: Path) -> None:
-    """Takes a file that is on the disk out of the machine's memory, where that can be asked for."""
-    with path.open("rb", buffering=0) as file:
-        page_cache.forget(file.fileno())
+def forget(folder: Path) -> None:
+    """Has no page of the files below a folder in memory."""
+    os.sync()  # a page that is not written yet cannot be dropped
+    for path in folder.rglob("*"):
+        if path.is_file():
+            forget_file(path)

@@ -103,10 +103,8 @@ def benchmark_layers(options: LayersBenchmark) -> dict[str, Any]:
         layers = options.layers or as_many_as_fit(options.model, options.passes, device)
         options = replace(options, layers=layers, model=layers_alone(options.model, layers))
         sides = _sides(options, device)
-        visits = options.visits
-        if visits is None:
-            visits = 2 if device.kind == "cuda" else 0
-        outcomes = take_turns(sides, device, Turns(options.repeats, visits, options.profile))
+        turns = Turns(options.repeats, options.visits, options.profile)
+        outcomes = take_turns(sides, device, turns)
     finally:
         destroy_process_groups()
     return _report(options, device, ceilings, sides, outcomes)

@@ -9,7 +9,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
     """Runs `function(*args)` in `count` fresh processes that find each other through the
-    environment; both must be picklable.
+    environment; both must be picklable. One process is this one.
 
     Returns:
         What rank 0 returned.
@@ -17,6 +17,8 @@ def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
     Raises:
         ChildFailedError: naming the first process that failed.
     """
+    if count == 1:
+        return function(*args)
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
             min_nodes=1,

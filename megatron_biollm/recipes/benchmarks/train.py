@@ -89,8 +89,6 @@ def benchmark_training(options: TrainBenchmark) -> dict[str, Any]:
         Medians and spread per side, ratios, ceilings, memory beside its prediction, bars, and what
         they were measured on.
     """
-    if options.processes == 1:
-        return _measure(options)
     return in_processes(options.processes, _measure, options)
 
 
@@ -100,11 +98,8 @@ def _measure(options: TrainBenchmark) -> dict[str, Any]:
     try:
         ceilings = measure_ceilings(device, options.bf16)
         sides = _sides(options, device)
-        visits = options.visits
-        if visits is None:
-            visits = 2 if device.kind == "cuda" else 0
         speaks = torch.distributed.get_rank() == 0
-        turns = Turns(options.repeats, visits, options.profile, speaks)
+        turns = Turns(options.repeats, options.visits, options.profile, speaks)
         outcomes = take_turns(sides, device, turns)
     finally:
         destroy_process_groups()
